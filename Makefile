@@ -1,0 +1,67 @@
+# capsnb: `make book` and `make test` set everything up by themselves; `make help` lists the rest.
+# Kept to what GNU make 3.81 and a POSIX shell understand, so that macOS needs nothing more.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+# Recipes run in make's own shell with paths relative to the repository: names with spaces above it do no harm.
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+BOOK = $(BIN)/python tools/book.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lab chapter chapters lint format clean distclean
+
+help: ## list the commands
+	@echo "make COMMAND, where COMMAND is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or later)  VENV=$(VENV)  TORCH_INDEX=<address of CPU-only wheels>"
+
+setup: $(READY) ## make the virtual environment (the others do it when they need it)
+
+$(READY): pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "capsnb: no '$(PYTHON)' here. Install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "capsnb needs Python 3.11 or later; '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`. Name a newer one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' >/dev/null 2>&1 || { \
+	  echo "capsnb: '$(PYTHON)' cannot make virtual environments (venv or ensurepip is missing)."; \
+	  echo "On Debian or Ubuntu: apt-get install python3-venv; elsewhere install the full Python, then run make again."; exit 1; }
+	@test -x "$(BIN)/python" || { echo "capsnb: making $(VENV) ..."; "$(PYTHON)" -m venv "$(VENV)"; }
+	@echo "capsnb: installing the package and its tools (the first time this downloads some gigabytes) ..."
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") --editable ".[all]"
+	@touch $(READY)
+
+book: $(READY) ## build the book: _build/html/index.html
+	@$(BOOK) build
+
+test: $(READY) ## run every test: units, doctests, notebooks, built pages, browser
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lab: $(READY) ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab book
+
+chapter: $(READY) ## execute one chapter in place and measure it: make chapter N=03
+	@test -n "$(N)" || { echo "Which chapter? make chapter N=03"; exit 1; }
+	@$(BOOK) run $(N)
+
+chapters: $(READY) ## execute every chapter in place and measure it
+	@$(BOOK) run
+
+lint: $(READY) ## ruff (with the notebooks) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## let ruff put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove what was built (the virtual environment stays)
+	@rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis dist
+
+distclean: clean ## remove the virtual environment as well
+	@rm -rf "$(VENV)"
