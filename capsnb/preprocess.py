@@ -1,0 +1,247 @@
+r"""From stored bytes to what a network sees: crop, rotate, resize, standardise (taught in chapters 1 and 4).
+
+Every step is one operation on the whole batch, on the device where the images are; no image is touched by a
+Python loop. Training and evaluation are two methods, so that random views cannot slip into a test figure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLAT = 1e-6  # a standard deviation below this is rounding (float32 near 1 is exact to 1.2e-7), not a picture
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    r"""What happens to an image between the data set and the network.
+
+    The default is the setting of Gugglberger et al., "Momentum Capsule Networks": pad by 2 pixels, crop back to
+    the original size (at random in training, in the centre in evaluation), standardise each image.
+
+    Args:
+        pad: black pixels added on each side, >= 0.
+        crop: side of the square cut out of the padded image, in pixels; None keeps the original height and width.
+        rotate: in training each image is turned about its centre by an angle drawn from [-rotate, rotate]
+            degrees, bilinear, black where nothing was; 0 to 180.
+        resize: side in pixels to which the crop is scaled (bilinear, antialiased); None keeps it.
+        standardise: give each image mean 0 and variance 1; False leaves values in [0, 1].
+
+    Raises:
+        TypeError: a setting is not of the type above.
+        ValueError: a setting is out of its range.
+
+    >>> Preprocess(rotate=10, resize=56).output_shape((1, 28, 28))
+    (1, 56, 56)
+    """
+
+    pad: int = 2
+    crop: int | None = None
+    rotate: float = 0.0
+    resize: int | None = None
+    standardise: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no image could be given."""
+        _check_whole("pad", self.pad, at_least=0)
+        if self.crop is not None:
+            _check_whole("crop", self.crop, at_least=1)
+        if self.resize is not None:
+            _check_whole("resize", self.resize, at_least=1)
+        if isinstance(self.rotate, bool) or not isinstance(self.rotate, int | float):
+            raise TypeError(f"rotate must be a number of degrees, not {self.rotate!r}")
+        if not 0 <= self.rotate <= 180:
+            raise ValueError(f"rotate must lie in 0 to 180 degrees (it is used as +-rotate), not {self.rotate!r}")
+        if not isinstance(self.standardise, bool):
+            raise TypeError(f"standardise must be True or False, not {self.standardise!r}")
+
+    def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape [C, H, W] that an image of shape [C, H, W] has afterwards.
+
+        Raises:
+            ValueError: the crop does not fit into the padded image.
+
+        >>> Preprocess(pad=0, crop=24).output_shape((3, 32, 32))
+        (3, 24, 24)
+        """
+        height, width = self._crop_size(image_shape[-2], image_shape[-1])
+        return (image_shape[0], self.resize or height, self.resize or width)
+
+    def train(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a random view of each image: rotated, cropped, resized, standardised.
+
+        Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on the
+        generator's device and moved, so a CPU generator gives the same views of images on the CPU and on a GPU.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            generator: the source of crops and angles; its state moves on.
+
+        Returns:
+            inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, else in [0, 1].
+            targets: float32 [B, C, H', W'], the same view in [0, 1]: what a sigmoid decoder can reach.
+
+        Raises:
+            TypeError: `images` is not a uint8 tensor or `generator` not a torch.Generator.
+            ValueError: `images` has not four axes or is smaller than the crop.
+
+        >>> images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
+        >>> [view.shape for view in Preprocess().train(images, torch.Generator().manual_seed(0))]
+        [torch.Size([2, 1, 28, 28]), torch.Size([2, 1, 28, 28])]
+        """
+        _check_images(images)
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}: "
+                            "pass torch.Generator().manual_seed(0)")
+        count, _, image_height, image_width = images.shape
+        height, width = self._crop_size(image_height, image_width)
+
+        def draw(free: int) -> Tensor:
+            offsets = torch.randint(free + 1, (count,), generator=generator, device=generator.device)
+            return offsets.to(images.device)
+
+        top = draw(image_height + 2 * self.pad - height)
+        left = draw(image_width + 2 * self.pad - width)
+        if self.rotate == 0:  # moved by whole pixels: copied, so that no value changes
+            views = _to_unit(_crops(F.pad(images, [self.pad] * 4), top, left, height, width))
+        else:
+            turn = torch.rand(count, generator=generator, device=generator.device).to(images.device)
+            degrees = (2 * turn - 1) * self.rotate
+            views = _rotated_crops(_to_unit(images), degrees, top - self.pad, left - self.pad, height, width)
+        return self._finish(views)
+
+    def evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the centre view of each image, resized and standardised; nothing is random and nothing turned.
+
+        Args:
+            images: uint8 [B, C, H, W].
+
+        Returns:
+            inputs and targets as in `train`.
+
+        Raises:
+            TypeError: `images` is not a uint8 tensor.
+            ValueError: `images` has not four axes or is smaller than the crop.
+
+        >>> images = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
+        >>> Preprocess(standardise=False).evaluate(images)[0].unique()
+        tensor([1.])
+        """
+        _check_images(images)
+        height, width = self._crop_size(images.shape[2], images.shape[3])
+        padded = F.pad(images, [self.pad] * 4)
+        top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
+        return self._finish(_to_unit(padded[:, :, top : top + height, left : left + width]))
+
+    def _crop_size(self, height: int, width: int) -> tuple[int, int]:
+        if self.crop is None:
+            return height, width
+        largest = min(height, width) + 2 * self.pad
+        if self.crop > largest:
+            raise ValueError(f"crop={self.crop} does not fit into images of {height}x{width} pixels padded by "
+                             f"{self.pad}: choose crop <= {largest} or a larger pad")
+        return self.crop, self.crop
+
+    def _finish(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if self.resize is not None:
+            size = (self.resize, self.resize)
+            targets = F.interpolate(targets, size, mode="bilinear", antialias=True, align_corners=False)
+        if self.resize is not None or self.rotate > 0:
+            targets = targets.clamp(0, 1)  # interpolation weights sum to one only up to rounding
+        return (standardise(targets) if self.standardise else targets), targets
+
+
+def standardise(images: Tensor) -> Tensor:
+    r"""Give each image mean 0 and variance 1, over all its channels and pixels.
+
+    $$x' = \frac{x - \mu}{\sigma}, \qquad \mu = \mathrm{mean}(x), \quad \sigma^2 = \mathrm{mean}\,(x - \mu)^2$$
+
+    An image of one single value has no variance to scale: it becomes zeros, never NaN.
+
+    Args:
+        images: float [B, C, H, W], values about [0, 1].
+
+    Returns:
+        Float [B, C, H, W].
+
+    >>> standardise(torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 1, 2, 2)).flatten()
+    tensor([-1.,  1.,  1., -1.])
+    """
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    sigma = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return torch.where(sigma > FLAT, centred / sigma.clamp_min(FLAT), 0.0)
+
+
+def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
+    """Turn each image about its centre, bilinear, zeros where nothing was (used in chapter 1).
+
+    Args:
+        images: float [B, C, H, W].
+        degrees: one angle, or one per image [B]; positive turns counter-clockwise, like `torch.rot90`.
+
+    Returns:
+        Float [B, C, H, W].
+
+    >>> rotate(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2), 90).view(2, 2).round()
+    tensor([[2., 4.],
+            [1., 3.]])
+    """
+    angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
+    corner = torch.zeros_like(angles)
+    return _rotated_crops(images, angles, corner, corner, images.shape[2], images.shape[3])
+
+
+def _crops(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Cut a window out of each image [B, C, H, W]; the window of image b begins at (top[b], left[b])."""
+    rows = top[:, None] + torch.arange(height, device=images.device)  # [B, height]
+    columns = left[:, None] + torch.arange(width, device=images.device)  # [B, width]
+    pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)  # [B, height * width]
+    pixels = pixels[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, pixels).unflatten(2, (height, width))
+
+
+def _rotated_crops(
+    images: Tensor, degrees: Tensor, top: Tensor, left: Tensor, height: int, width: int
+) -> Tensor:
+    """Turn each image [B, C, H, W] about its centre and cut a window out, in one interpolation.
+
+    `top` and `left` [B] count from the image's own corner and may be negative: outside the image all is zero,
+    so padding need not be stored, and corners that a turn moves into the padding are kept.
+    """
+    image_height, image_width = images.shape[2:]
+    device = images.device
+    y = top[:, None] + torch.arange(height, device=device) - (image_height - 1) / 2  # [B, height], from the centre
+    x = left[:, None] + torch.arange(width, device=device) - (image_width - 1) / 2  # [B, width]
+    y, x = y[:, :, None], x[:, None, :]
+    cosine = torch.cos(degrees * (math.pi / 180))[:, None, None]
+    sine = torch.sin(degrees * (math.pi / 180))[:, None, None]
+    # Written out, not as F.affine_grid: its matrix product loses digits under autocast and TF32.
+    source_x = (cosine * x - sine * y) * (2 / image_width)
+    source_y = (sine * x + cosine * y) * (2 / image_height)
+    grid = torch.stack((source_x, source_y), dim=-1)  # [B, height, width, 2], -1 to 1 across the image
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    return images.to(torch.float32).div_(255)
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a uint8 tensor with values 0 to 255, not {found}: "
+                        "pass the stored images (data.train.images), not ones already preprocessed")
+    if images.ndim != 4:
+        raise ValueError(f"images must have the axes [B, C, H, W], not shape {list(images.shape)}: "
+                         "one image alone is images[None]")
+
+
+def _check_whole(name: str, value: object, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number of pixels, not {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least} pixel{'s' * (at_least != 1)}, not {value}")
