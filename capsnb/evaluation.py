@@ -1,0 +1,310 @@
+r"""What a trained model can and cannot do: every figure of a report, computed once and kept as plain data.
+
+Used in chapter 4, *A first CapsNet*; `capsnb.plots` draws these figures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from capsnb.files import write_atomically
+
+if TYPE_CHECKING:
+    from capsnb.data import ImageData
+
+ROC_POINTS = 200  # a curve on a page has no more pixels than that; the area is computed from all points
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Plain figures of one model on one split, as they are saved, loaded, tabled and drawn.
+
+    Attributes:
+        dataset: name of the data set.
+        classes: names of the J classes, in the order of the labels.
+        count: number of images evaluated.
+        accuracy: fraction of images whose longest capsule is the right one, in [0, 1].
+        per_class: J entries `{class, precision, recall, f1, support}`, fractions in [0, 1]; None where a
+            fraction is undefined (recall of a class with no image, precision of a class never predicted).
+        confusion: J x J counts, rows are the truth, columns the prediction.
+        roc: J entries `{class, fpr, tpr}`, the one-vs-rest curve from (0, 0) to (1, 1) in at most 200 points;
+            empty lists where the split has no image of the class, or of no other class.
+        auc: area under each class's full curve, and their mean as `"macro"`; None where undefined.
+        reconstruction_error: mean over images of the sum of squared pixel errors (pixels in [0, 1]); None
+            without a decoder.
+        mistakes: `{index, truth, prediction, confidence}` (labels as integers, confidence = the winner's
+            score), the most confident first.
+        split: which images, `"train"` or `"test"`.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    count: int
+    accuracy: float
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]]
+    roc: list[dict[str, Any]]
+    auc: dict[str, float | None]
+    reconstruction_error: float | None
+    mistakes: list[dict[str, Any]]
+    split: str = "test"
+
+    def __repr__(self) -> str:
+        parts = [f"{self.accuracy:.2%} of {self.count} {self.split} images right"]
+        if (macro := self.auc["macro"]) is not None:
+            parts.append(f"macro AUC {macro:.4f}")
+        if self.reconstruction_error is not None:
+            parts.append(f"squared error per reconstruction {self.reconstruction_error:.2f}")
+        return f"<Evaluation on {self.dataset}: {', '.join(parts)}>"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the figures to `path` as JSON, whole or not at all.
+
+        Args:
+            path: the file to write; missing parent folders are made.
+
+        Returns:
+            The path that was written.
+
+        Raises:
+            OSError: the folder cannot be written.
+
+        >>> evaluate(model, data).save("runs/evaluation.json")  # doctest: +SKIP
+        PosixPath('runs/evaluation.json')
+        """
+        return write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+        """Read what `save` wrote.
+
+        Args:
+            path: a JSON file written by `save`.
+
+        Returns:
+            The same figures, equal to those that were saved.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a whole evaluation; the message names it and what is wrong.
+
+        >>> Evaluation.load("runs/evaluation.json")  # doctest: +SKIP
+        <Evaluation on mnist5k: 98.10% of 1000 test images right, macro AUC 0.9990>
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"there is no evaluation at {path}: make one with evaluate(model, data).save({str(path)!r})"
+            ) from None
+        try:
+            found = json.loads(text)
+        except ValueError as error:  # covers broken JSON and broken UTF-8
+            raise ValueError(
+                f"{path} is not valid JSON ({error}): delete it and save the evaluation again"
+            ) from error
+        names = {field.name for field in fields(cls)}
+        if not isinstance(found, dict) or set(found) != names:
+            keys = set(found) if isinstance(found, dict) else set()
+            wrong = f"missing {sorted(names - keys)}, unknown {sorted(keys - names)}"
+            raise ValueError(
+                f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
+            )
+        return cls(**found | {"classes": tuple(found["classes"])})
+
+
+def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_size: int = 500) -> Evaluation:
+    """Show a model every image of a split, unaugmented, and gather how it did.
+
+    The score of a class is the length of its capsule. The decoder sees the *predicted* class's capsule, as it
+    must at inference: labels are used for counting only. A model that returns a plain [B, J] tensor (say, a
+    CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the mode
+    it came in.
+
+    Args:
+        model: returns `CapsuleOutput` or a tensor [B, J] for inputs [B, C, H, W].
+        data: the images; its `preprocess.evaluate` prepares them.
+        split: `"test"` or `"train"`.
+        batch_size: images at a time, at least 1; changes memory, not results.
+
+    Returns:
+        All figures as plain data.
+
+    Raises:
+        ValueError: an unknown or empty split, a batch size below 1, scores of another shape than
+            [B, classes], or scores that are not finite.
+
+    >>> evaluate(capsnb.CapsNet(), capsnb.load_data("mnist5k")).count  # doctest: +SKIP
+    1000
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'split={split!r} is unknown: choose "test" or "train"')
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    images, labels = getattr(data, split).images, getattr(data, split).labels
+    if len(images) == 0:
+        raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
+    device = next((p.device for p in model.parameters()), images.device)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    scores: list[Tensor] = []
+    errors: list[Tensor] = []
+    try:
+        with torch.inference_mode():
+            for batch in images.split(batch_size):
+                inputs, targets = data.preprocess.evaluate(batch)
+                output = model(inputs.to(device))
+                lengths, reconstruction = (
+                    (output, None) if isinstance(output, Tensor) else (output.lengths, output.reconstruction)
+                )
+                if lengths.shape != (len(batch), len(data.classes)):
+                    raise ValueError(
+                        f"the model gave scores of shape {tuple(lengths.shape)} for {len(batch)} images of "
+                        f"{data.name!r}, which has {len(data.classes)} classes: build it with "
+                        f"classes={len(data.classes)}"
+                    )
+                scores.append(lengths.cpu().double())
+                if reconstruction is not None:
+                    difference = reconstruction.cpu().double() - targets.cpu()
+                    errors.append(difference.square().flatten(1).sum(1))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return evaluation_of_scores(
+        labels.cpu().numpy(),
+        torch.cat(scores).numpy(),
+        data.classes,
+        dataset=data.name,
+        split=split,
+        reconstruction_error=torch.cat(errors).mean().item() if errors else None,
+    )
+
+
+def evaluation_of_scores(
+    labels: Sequence[int] | np.ndarray,
+    scores: Sequence[Sequence[float]] | np.ndarray,
+    classes: Sequence[str],
+    *,
+    dataset: str = "scores",
+    split: str = "test",
+    reconstruction_error: float | None = None,
+) -> Evaluation:
+    """Compute all figures from truth and scores alone; the highest score wins, in a tie the first one.
+
+    Args:
+        labels: [N] integers in 0 ... J-1.
+        scores: [N, J] finite numbers.
+        classes: J names.
+        dataset: name to remember.
+        split: name to remember.
+        reconstruction_error: figure to remember.
+
+    Returns:
+        The figures. A class without an image has AUC and recall None, and a `UserWarning` says so.
+
+    Raises:
+        ValueError: shapes that do not fit together, a label without a class, or scores that are not finite.
+
+    >>> evaluation_of_scores([0, 1], [[.9, .1], [.8, .2]], ("cat", "dog")).confusion
+    [[1, 0], [1, 0]]
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    count, number = len(truth), len(classes)
+    if count == 0 or values.shape != (count, number):
+        raise ValueError(
+            f"scores of shape {values.shape} do not fit {count} labels and {number} classes: "
+            f"expected ({count}, {number}) with at least one image"
+        )
+    if truth.min() < 0 or truth.max() >= number:
+        raise ValueError(
+            f"labels range from {truth.min()} to {truth.max()}, but there are {number} classes: "
+            f"expected 0 to {number - 1}"
+        )
+    if len({*classes, "macro"}) <= number:
+        raise ValueError(
+            f'classes={tuple(classes)} must be different names, none of them "macro" (the mean\'s name)'
+        )
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {count} images got scores that are not finite (first: image {bad[0]}, "
+            f"{values[bad[0]].tolist()}): the weights have probably diverged; train again with a smaller "
+            "learning rate, or load the last good checkpoint"
+        )
+    absent = [str(name) for label, name in enumerate(classes) if not (truth == label).any()]
+    if absent:
+        warnings.warn(
+            f"no {split} image of class {', '.join(absent)}: recall and AUC are None there, and the macro "
+            "AUC is the mean over the other classes",
+            stacklevel=3,
+        )
+
+    winner = values.argmax(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, winner, labels=range(number), zero_division=np.nan
+    )
+    per_class = [
+        {"class": str(name), "precision": _known(p), "recall": _known(r), "f1": _known(f), "support": int(n)}
+        for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+    ]
+    curves = [_one_against_rest(truth == label, values[:, label]) for label in range(number)]
+    auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
+    areas = [area for area in auc.values() if area is not None]
+    wrong = np.flatnonzero(winner != truth)
+    confidence = values[wrong, winner[wrong]]
+    order = np.argsort(-confidence, kind="stable")  # equal confidence: in the order of the images
+    return Evaluation(
+        dataset=dataset,
+        classes=tuple(str(name) for name in classes),
+        count=count,
+        accuracy=float((winner == truth).mean()),
+        per_class=per_class,
+        confusion=confusion_matrix(truth, winner, labels=range(number)).tolist(),
+        roc=[
+            {"class": str(name), "fpr": fpr, "tpr": tpr}
+            for name, (fpr, tpr, _) in zip(classes, curves, strict=True)
+        ],
+        auc=auc | {"macro": math.fsum(areas) / len(areas) if areas else None},
+        reconstruction_error=reconstruction_error,
+        mistakes=[
+            {
+                "index": int(wrong[i]),
+                "truth": int(truth[wrong[i]]),
+                "prediction": int(winner[wrong[i]]),
+                "confidence": float(confidence[i]),
+            }
+            for i in order
+        ],
+        split=split,
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _one_against_rest(
+    positive: np.ndarray, score: np.ndarray
+) -> tuple[list[float], list[float], float | None]:
+    """Thin the ROC curve of one class to what a page can show; its area comes from the whole curve."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    if positive.all() or not positive.any():
+        return [], [], None
+    fpr, tpr, _ = roc_curve(positive, score)  # collinear points are dropped already
+    keep = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), ROC_POINTS)).round().astype(int))
+    return fpr[keep].tolist(), tpr[keep].tolist(), float(roc_auc_score(positive, score))
