@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Recipes run in make's own shell with paths relative to the repository: names with spaces above it do no harm.
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-BOOK = $(BIN)/python tools/book.py
+CHAPTERS = $(BIN)/python tools/chapters.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book test lab chapter chapters lint format clean distclean
@@ -29,14 +29,14 @@ $(READY): pyproject.toml
 	@"$(PYTHON)" -c 'import venv, ensurepip' >/dev/null 2>&1 || { \
 	  echo "capsnb: '$(PYTHON)' cannot make virtual environments (venv or ensurepip is missing)."; \
 	  echo "On Debian or Ubuntu: apt-get install python3-venv; elsewhere install the full Python, then run make again."; exit 1; }
-	@test -x "$(BIN)/python" || { echo "capsnb: making $(VENV) ..."; "$(PYTHON)" -m venv "$(VENV)"; }
+	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || { echo "capsnb: making $(VENV) ..."; "$(PYTHON)" -m venv "$(VENV)"; }
 	@echo "capsnb: installing the package and its tools (the first time this downloads some gigabytes) ..."
 	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
 	  $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") --editable ".[all]"
 	@touch $(READY)
 
 book: $(READY) ## build the book: _build/html/index.html
-	@$(BOOK) build
+	@$(BIN)/python tools/build_book.py
 
 test: $(READY) ## run every test: units, doctests, notebooks, built pages, browser
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -46,10 +46,10 @@ lab: $(READY) ## open the chapters in JupyterLab
 
 chapter: $(READY) ## execute one chapter in place and measure it: make chapter N=03
 	@test -n "$(N)" || { echo "Which chapter? make chapter N=03"; exit 1; }
-	@$(BOOK) run $(N)
+	@$(CHAPTERS) run $(N)
 
 chapters: $(READY) ## execute every chapter in place and measure it
-	@$(BOOK) run
+	@$(CHAPTERS) run
 
 lint: $(READY) ## ruff (with the notebooks) and mypy
 	@$(BIN)/ruff check .
