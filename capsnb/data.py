@@ -1,7 +1,7 @@
-"""Images with their labels: an embedded sample, published data sets, and folders of your own (chapters 1 and 4).
+"""Images and labels: an embedded sample, published data sets, folders of your own (chapters 1 and 4).
 
-`load_data()` needs no network: the package carries 5,000 real MNIST images. Images stay uint8, [N, C, H, W], on
-the device that `.to(device)` names; `Preprocess` turns a batch of them into what a network sees.
+`load_data()` needs no network: the package carries 5,000 real MNIST images. Images stay uint8 [N, C, H, W]
+on the device that `.to(device)` names; `Preprocess` turns a batch of them into what a network sees.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from capsnb.preprocess import Preprocess
 
 NAMES = ("mnist5k", "mnist", "svhn", "cifar10", "cifar100")
 DIGITS = tuple("0123456789")
+GREY = ("1", "L", "LA")  # Pillow's names of what is read as one channel
+COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # and as three
 MNIST_MD5 = {  # of the unpacked files; the .gz around them differ from mirror to mirror
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -57,16 +59,21 @@ class Split:
     def __post_init__(self) -> None:
         """Refuse tensors that are not a set of labelled images."""
         if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
-            raise TypeError(f"a Split holds uint8 images and int64 labels, not {self.images.dtype} and "
-                            f"{self.labels.dtype}")
+            raise TypeError(
+                f"a Split holds uint8 images and int64 labels, not {self.images.dtype} and "
+                f"{self.labels.dtype}"
+            )
         if self.images.ndim != 4 or self.labels.ndim != 1:
-            raise ValueError(f"a Split holds images [N, C, H, W] and labels [N], not shapes "
-                             f"{list(self.images.shape)} and {list(self.labels.shape)}")
+            raise ValueError(
+                f"a Split holds images [N, C, H, W] and labels [N], not shapes "
+                f"{list(self.images.shape)} and {list(self.labels.shape)}"
+            )
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels: each image needs one")
         if self.images.device != self.labels.device:
-            raise ValueError(f"images on {self.images.device} but labels on {self.labels.device}: "
-                             "move both to one device")
+            raise ValueError(
+                f"images on {self.images.device} but labels on {self.labels.device}: move both to one device"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -94,7 +101,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set as everything else here takes it: two splits, the names of the classes, and the preprocessing.
+    """A data set as everything else here takes it: two splits, the classes' names and the preprocessing.
 
     Args:
         name: what results and figures call the data.
@@ -104,8 +111,8 @@ class ImageData:
         preprocess: what happens to an image before the network.
 
     Raises:
-        ValueError: a split is empty, a label has no class, the splits' images differ in shape, or the crop does
-            not fit them.
+        ValueError: a split is empty, a label has no class, the splits' images differ in shape, or the
+            crop does not fit them.
     """
 
     name: str
@@ -121,8 +128,10 @@ class ImageData:
                 raise ValueError(f"the {which} split of {self.name} has no images")
             _check_labels(split.labels, self.classes, f"the {which} split of {self.name}")
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ValueError(f"{self.name}: training images are {list(self.train.images.shape[1:])}, test images "
-                             f"{list(self.test.images.shape[1:])} ([C, H, W]); they must be alike")
+            train, test = (list(split.images.shape[1:]) for split in (self.train, self.test))
+            raise ValueError(
+                f"{self.name}: training images are {train}, test images {test} ([C, H, W]): make them alike"
+            )
         self.preprocess.output_shape(self._stored_shape)
 
     @property
@@ -168,20 +177,23 @@ class ImageData:
         >>> load_data("mnist5k").subset(train=100, test=50).name
         'mnist5k[train=100,test=50]'
         """
-        splits, notes = {}, []
-        for which, split, count in (("train", self.train, train), ("test", self.test, test)):
+
+        def drawn(which: str, split: Split, count: int | None) -> Split:
             if count is None:
-                splits[which] = split
-                continue
-            if not 1 <= count <= len(split):
-                raise ValueError(f"{which}={count}: the {which} split of {self.name} has {len(split)} images; "
-                                 f"choose 1 to {len(split)}")
-            splits[which] = split.subset(_stratified(split.labels, count, seed)[0])
-            notes.append(f"{which}={count}")
-        if notes and seed:
-            notes.append(f"seed={seed}")
-        name = f"{self.name}[{','.join(notes)}]" if notes else self.name
-        return replace(self, name=name, **splits)
+                return split
+            if not isinstance(count, int) or not 1 <= count <= len(split):
+                raise ValueError(
+                    f"{which}={count!r}: the {which} split of {self.name} has {len(split)} images; "
+                    f"choose a whole number from 1 to {len(split)}"
+                )
+            return split.subset(_stratified(split.labels, count, seed)[0])
+
+        asked = {"train": train, "test": test, "seed": seed or None}
+        notes = [f"{key}={value}" for key, value in asked.items() if value is not None]
+        name = self.name if train is None and test is None else f"{self.name}[{','.join(notes)}]"
+        return replace(
+            self, name=name, train=drawn("train", self.train, train), test=drawn("test", self.test, test)
+        )
 
 
 def load_data(
@@ -194,11 +206,11 @@ def load_data(
     """Load a data set; without `download=True` nothing is ever fetched.
 
     Args:
-        name: "mnist5k" (5,000 real MNIST images inside the package: 4,000 to train on and 1,000 to test on, 400 and
-            100 per class), "mnist", "svhn", "cifar10", "cifar100", or "folder:PATH" for your own images in
-            PATH/train/<class>/* and PATH/test/<class>/*.
-        root: the folder that holds the files; by default the environment's CAPSNB_DATA, else "data". A relative
-            PATH of "folder:PATH" starts here only if root is given.
+        name: "mnist5k" (5,000 real MNIST images inside the package: 4,000 to train on and 1,000 to test on,
+            400 and 100 per class), "mnist", "svhn", "cifar10", "cifar100", or "folder:PATH" for your own
+            images in PATH/train/<class>/* and PATH/test/<class>/*.
+        root: the folder that holds the files; by default the environment's CAPSNB_DATA, else "data". A
+            relative PATH of "folder:PATH" starts at root if one is given, else at the current folder.
         download: fetch files that are not there (through torchvision).
         preprocess: the preprocessing; `Preprocess()`, the papers' setting, by default.
 
@@ -214,7 +226,8 @@ def load_data(
     """
     preprocess = Preprocess() if preprocess is None else preprocess
     if name.startswith("folder:"):
-        return _load_folder(Path(root or ".").expanduser() / Path(name[len("folder:"):]).expanduser(), preprocess)
+        path = Path(name.removeprefix("folder:")).expanduser()
+        return _load_folder(Path(root or ".").expanduser() / path, preprocess)
     folder = Path(root or os.environ.get("CAPSNB_DATA") or "data").expanduser()
     if name == "mnist5k":
         return _load_mnist5k(preprocess)
@@ -230,7 +243,8 @@ def load_data(
 def _load_mnist5k(preprocess: Preprocess) -> ImageData:
     """Split the embedded sample: of each class 100 images, drawn with seed 0, are the test split."""
     with (files("capsnb") / "assets" / "mnist5k.npz").open("rb") as file, np.load(file) as arrays:
-        everything = Split(torch.from_numpy(arrays["images"])[:, None], torch.from_numpy(arrays["labels"]).long())
+        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    everything = Split(images[:, None], labels.long())
     test, train = _stratified(everything.labels, 1000, seed=0)
     return ImageData("mnist5k", DIGITS, everything.subset(train), everything.subset(test), preprocess)
 
@@ -241,12 +255,13 @@ def _load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData
         from torchvision.datasets import MNIST
 
         MNIST(root, download=True)
-    splits = []
-    for part in ("train", "t10k"):
+
+    def split(part: str) -> Split:
         image_file, images = _read_idx(root, f"{part}-images-idx3-ubyte")
         label_file, labels = _read_idx(root, f"{part}-labels-idx1-ubyte")
-        splits.append(_labelled(images[:, None], labels, DIGITS, f"{image_file} with {label_file}"))
-    return ImageData("mnist", DIGITS, *splits, preprocess)
+        return _labelled(images[:, None], labels, DIGITS, f"{image_file} with {label_file}")
+
+    return ImageData("mnist", DIGITS, split("train"), split("t10k"), preprocess)
 
 
 def _find_mnist(root: Path, name: str) -> Path | None:
@@ -259,8 +274,9 @@ def _read_idx(root: Path, name: str) -> tuple[Path, Tensor]:
     path = _find_mnist(root, name)
     if path is None:
         raise FileNotFoundError(
-            f"{name} (or {name}.gz) is neither in {root / 'MNIST' / 'raw'} nor in {root}: put it there, pass the "
-            'folder that holds it as root, or download it with load_data("mnist", download=True)')
+            f"{name} (or {name}.gz) is neither in {root / 'MNIST' / 'raw'} nor in {root}: put it there, pass "
+            'the folder that holds it as root, or download it with load_data("mnist", download=True)'
+        )
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -280,43 +296,55 @@ def _load_torchvision(name: str, root: Path, download: bool, preprocess: Preproc
     from torchvision import datasets
 
     dataset = {"svhn": datasets.SVHN, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    parts: tuple[Any, Any] = ("train", "test") if name == "svhn" else (True, False)
+    listed = _torchvision_files(name, dataset, root)
+
+    def split(part: str) -> tuple[Split, tuple[str, ...]]:
+        source = " with ".join(str(path) for path, _ in listed[part])
+        if name == "svhn":
+            loaded = dataset(root, part, download=download)
+            images = torch.from_numpy(np.ascontiguousarray(loaded.data))
+            return _labelled(images, loaded.labels, DIGITS, source), DIGITS
+        loaded = dataset(root, train=part == "train", download=download)
+        images = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
+        return _labelled(images, loaded.targets, tuple(loaded.classes), source), tuple(loaded.classes)
+
     try:
-        loaded = [dataset(root, part, download=download) for part in parts]
-    except RuntimeError:  # says neither which file nor whether it is missing or damaged
-        _explain(name, dataset, root)
-        raise
+        (train, classes), (test, _) = split("train"), split("test")
+    except RuntimeError as error:  # it says neither which file nor whether that is missing or damaged
+        raise _explained(name, dataset, listed, root) or error from error
+    return ImageData(name, classes, train, test, preprocess)
+
+
+def _torchvision_files(name: str, dataset: Any, root: Path) -> dict[str, list[tuple[Path, str]]]:
+    """List the files that torchvision reads, with their MD5s, part by part."""
     if name == "svhn":
-        classes = DIGITS
-        splits = [_labelled(torch.from_numpy(np.ascontiguousarray(one.data)), one.labels, classes,
-                            str(root / one.filename)) for one in loaded]
-    else:
-        classes = tuple(loaded[0].classes)
-        folder = root / dataset.base_folder
-        sources = [", ".join(str(folder / file) for file, _ in listed)
-                   for listed in (dataset.train_list, dataset.test_list)]
-        splits = [_labelled(torch.from_numpy(one.data).permute(0, 3, 1, 2).contiguous(), one.targets, classes,
-                            source) for one, source in zip(loaded, sources, strict=True)]
-    return ImageData(name, classes, *splits, preprocess)
+        return {
+            part: [(root / dataset.split_list[part][1], dataset.split_list[part][2])]
+            for part in ("train", "test")
+        }
+    parts = {"train": dataset.train_list, "test": dataset.test_list}
+    parts["meta"] = [(dataset.meta["filename"], dataset.meta["md5"])]
+    return {
+        part: [(root / dataset.base_folder / file, md5) for file, md5 in files]
+        for part, files in parts.items()
+    }
 
 
-def _explain(name: str, dataset: Any, root: Path) -> None:
-    """Raise the error that names the first of torchvision's files that is missing or damaged, if one is."""
+def _explained(
+    name: str, dataset: Any, listed: dict[str, list[tuple[Path, str]]], root: Path
+) -> Exception | None:
+    """Return the error that names the first file that is missing or damaged, if one is."""
     from torchvision.datasets.utils import check_integrity
 
-    if name == "svhn":
-        wanted = [(root / file, md5) for _, file, md5 in (dataset.split_list["train"], dataset.split_list["test"])]
-        place = f"put it into {root}"
-    else:
-        folder, meta = root / dataset.base_folder, (dataset.meta["filename"], dataset.meta["md5"])
-        wanted = [(folder / file, md5) for file, md5 in (*dataset.train_list, *dataset.test_list, meta)]
-        place = f"unpack {dataset.filename} in {root}"
-    for path, md5 in wanted:
+    place = f"put it into {root}" if name == "svhn" else f"unpack {dataset.filename} in {root}"
+    for path, md5 in (entry for part in listed.values() for entry in part):
         if not path.is_file():
-            raise FileNotFoundError(f'{path} is not there: {place}, or download it with load_data("{name}", '
-                                    "download=True)") from None
+            return FileNotFoundError(
+                f'{path} is not there: {place}, or download it with load_data("{name}", download=True)'
+            )
         if not check_integrity(path, md5):
-            raise _damaged(path, f"its MD5 is not {md5}") from None
+            return _damaged(path, f"its MD5 is not {md5}")
+    return None
 
 
 def _load_folder(path: Path, preprocess: Preprocess) -> ImageData:
@@ -325,37 +353,56 @@ def _load_folder(path: Path, preprocess: Preprocess) -> ImageData:
     for here, there in (("train", "test"), ("test", "train")):
         for name in listed[here]:
             if name not in listed[there]:
-                raise FileNotFoundError(f'class "{name}" is in {path / here} but not in {path / there}: both splits '
-                                        f"need images of each class; add {path / there / name} or remove the other")
+                raise FileNotFoundError(
+                    f'class "{name}" is in {path / here} but not in {path / there}: both splits need images '
+                    f"of each class; add {path / there / name} or remove {path / here / name}"
+                )
     classes = tuple(listed["train"])
-    found = [(file, label) for which in ("train", "test") for label, name in enumerate(classes)
-             for file in listed[which][name]]
+    found = [
+        (file, label)
+        for which in ("train", "test")
+        for label, name in enumerate(classes)
+        for file in listed[which][name]
+    ]
     images = _read_images([file for file, _ in found])
     labels = torch.tensor([label for _, label in found])
     cut = sum(map(len, listed["train"].values()))
-    return ImageData(f"folder:{path.resolve().name}", classes, Split(images[:cut], labels[:cut]),
-                     Split(images[cut:], labels[cut:]), preprocess)
+    return ImageData(
+        f"folder:{path.resolve().name}",
+        classes,
+        Split(images[:cut], labels[:cut]),
+        Split(images[cut:], labels[cut:]),
+        preprocess,
+    )
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
     """List the files of each class, both in alphabetical order, without what systems leave in folders."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: folder:PATH takes the images in PATH/train/<class>/ "
-                                "and PATH/test/<class>/")
+        raise FileNotFoundError(
+            f"there is no folder {folder}: folder:PATH takes the images in PATH/train/<class>/ and "
+            "PATH/test/<class>/"
+        )
 
     def entries(place: Path) -> list[Path]:
         left_by_systems = ("thumbs.db", "desktop.ini", "__macosx")
-        return sorted(entry for entry in place.iterdir()
-                      if not entry.name.startswith(".") and entry.name.lower() not in left_by_systems)
+        return sorted(
+            entry
+            for entry in place.iterdir()
+            if not entry.name.startswith(".") and entry.name.lower() not in left_by_systems
+        )
 
     classes: dict[str, list[Path]] = {}
     for place in entries(folder):
         if not place.is_dir():
-            raise ValueError(f"{place} lies beside the classes' folders: move it into the folder of its class, "
-                             f"{folder}/<class>/, or remove it")
+            raise ValueError(
+                f"{place} lies beside the classes' folders: move it into {folder}/<class>/ or remove it"
+            )
         classes[place.name] = entries(place)
         if not classes[place.name]:
-            raise FileNotFoundError(f'class "{place.name}" is empty: put images into {place} or remove the folder')
+            raise FileNotFoundError(
+                f'class "{place.name}" is empty: put images into {place} or remove the folder'
+            )
     if not classes:
         raise FileNotFoundError(f"{folder} holds no classes: put the images into {folder}/<class>/")
     return classes
@@ -363,21 +410,30 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
 
 def _read_images(paths: list[Path]) -> Tensor:
     """Decode image files in threads into uint8 [N, C, H, W]; C is 1 if all of them are grey, else 3."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
-    with ThreadPoolExecutor() as pool:
-        progress = tqdm(pool.map(_decode, paths), total=len(paths), desc="reading images", delay=1, leave=False)
-        images = list(progress)
-    sizes = Counter(image.shape[:2] for image in images)
-    height, width = sizes.most_common(1)[0][0]
+    chunks = [
+        paths[first : first + 256] for first in range(0, len(paths), 256)
+    ]  # a task for each file costs more
+    images: list[np.ndarray] = []
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(paths), desc="reading images", unit="", delay=1, leave=False) as progress,
+    ):
+        for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
+            images += decoded
+            progress.update(len(decoded))
+    height, width = Counter(image.shape[:2] for image in images).most_common(1)[0][0]
     for path, image in zip(paths, images, strict=True):
         if image.shape[:2] != (height, width):
-            raise ValueError(f"{path} has {image.shape[0]}x{image.shape[1]} pixels (height x width), most others "
-                             f"{height}x{width}: bring all images to one size first")
+            raise ValueError(
+                f"{path} has {image.shape[0]}x{image.shape[1]} pixels (height x width), most others "
+                f"{height}x{width}: bring all images to one size first"
+            )
     channels = max(image.shape[2] for image in images)
     stacked = torch.empty(len(images), channels, height, width, dtype=torch.uint8)
     for target, image in zip(stacked, images, strict=True):
-        target.copy_(torch.from_numpy(image).permute(2, 0, 1))  # a grey image among coloured ones fills all three
+        target.copy_(torch.from_numpy(image).permute(2, 0, 1))  # a grey one among colours fills all three
     return stacked
 
 
@@ -388,13 +444,14 @@ def _decode(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode = image.mode
-            if mode in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"):
-                upright = ImageOps.exif_transpose(image)
-                pixels = np.array(upright.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+            if mode in GREY or mode in COLOUR:
+                image.load()
+                upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+                pixels = np.array(upright.convert("L" if mode in GREY else "RGB"))
                 return pixels.reshape(*pixels.shape[:2], -1)
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-    raise ValueError(f"{path} has pixels of the kind {mode}, not 8 bits per channel: convert it to 8-bit grey or RGB")
+    raise ValueError(f"{path} has {mode} pixels, not 8 bits per channel: convert it to 8-bit grey or RGB")
 
 
 def _labelled(images: Tensor, labels: Any, classes: tuple[str, ...], source: str) -> Split:
@@ -406,21 +463,25 @@ def _labelled(images: Tensor, labels: Any, classes: tuple[str, ...], source: str
 
 
 def _check_labels(labels: Tensor, classes: tuple[str, ...], source: str) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= len(classes):
-        raise ValueError(f"{source}: label {low if low < 0 else high} is outside 0 to {len(classes) - 1}, "
-                         f"the numbers of the {len(classes)} classes")
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if len(wrong):
+        raise ValueError(
+            f"{source}: label {wrong[0]} is outside 0 to {len(classes) - 1}, the numbers of the "
+            f"{len(classes)} classes"
+        )
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is truncated or corrupt ({reason}): delete it, then put a good copy there or load "
-                      "again with download=True")
+    return ValueError(
+        f"{path} is truncated or corrupt ({reason}): delete it, then put a good copy there or load again with "
+        "download=True"
+    )
 
 
 def _stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `count` indices in proportion to the classes, largest remainders first; return them and the others.
+    """Draw `count` indices in proportion to the classes (largest remainders first); the rest comes second.
 
-    Both come shuffled. NumPy's RandomState is used because its stream is frozen: no version changes the draw.
+    Both parts are shuffled. NumPy's RandomState is used because its stream is frozen: no version changes the draw.
     """
     order = np.random.RandomState(seed).permutation(len(labels))
     kinds, sizes = np.unique(labels.cpu().numpy(), return_counts=True)

@@ -20,12 +20,12 @@ FLAT = 1e-6  # a standard deviation below this is rounding (float32 near 1 is ex
 class Preprocess:
     r"""What happens to an image between the data set and the network.
 
-    The default is the setting of Gugglberger et al., "Momentum Capsule Networks": pad by 2 pixels, crop back to
-    the original size (at random in training, in the centre in evaluation), standardise each image.
+    The default is the setting of Gugglberger et al., "Momentum Capsule Networks": pad by 2 pixels, crop back
+    to the original size (at random in training, in the centre in evaluation), standardise each image.
 
     Args:
         pad: black pixels added on each side, >= 0.
-        crop: side of the square cut out of the padded image, in pixels; None keeps the original height and width.
+        crop: side in pixels of the square cut out of the padded image; None keeps the height and width.
         rotate: in training each image is turned about its centre by an angle drawn from [-rotate, rotate]
             degrees, bilinear, black where nothing was; 0 to 180.
         resize: side in pixels to which the crop is scaled (bilinear, antialiased); None keeps it.
@@ -55,7 +55,7 @@ class Preprocess:
         if isinstance(self.rotate, bool) or not isinstance(self.rotate, int | float):
             raise TypeError(f"rotate must be a number of degrees, not {self.rotate!r}")
         if not 0 <= self.rotate <= 180:
-            raise ValueError(f"rotate must lie in 0 to 180 degrees (it is used as +-rotate), not {self.rotate!r}")
+            raise ValueError(f"rotate must lie in 0 to 180 degrees (used as +-rotate), not {self.rotate!r}")
         if not isinstance(self.standardise, bool):
             raise TypeError(f"standardise must be True or False, not {self.standardise!r}")
 
@@ -74,8 +74,8 @@ class Preprocess:
     def train(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a random view of each image: rotated, cropped, resized, standardised.
 
-        Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on the
-        generator's device and moved, so a CPU generator gives the same views of images on the CPU and on a GPU.
+        Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on its
+        device and moved, so a CPU generator gives the same views of images on the CPU and on a GPU.
 
         Args:
             images: uint8 [B, C, H, W].
@@ -95,8 +95,10 @@ class Preprocess:
         """
         _check_images(images)
         if not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}: "
-                            "pass torch.Generator().manual_seed(0)")
+            raise TypeError(
+                f"generator must be a torch.Generator, not {type(generator).__name__}: "
+                "pass torch.Generator().manual_seed(0)"
+            )
         count, _, image_height, image_width = images.shape
         height, width = self._crop_size(image_height, image_width)
 
@@ -115,7 +117,7 @@ class Preprocess:
         return self._finish(views)
 
     def evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the centre view of each image, resized and standardised; nothing is random and nothing turned.
+        """Return the centre view of each image, resized and standardised; nothing is random or turned.
 
         Args:
             images: uint8 [B, C, H, W].
@@ -142,8 +144,10 @@ class Preprocess:
             return height, width
         largest = min(height, width) + 2 * self.pad
         if self.crop > largest:
-            raise ValueError(f"crop={self.crop} does not fit into images of {height}x{width} pixels padded by "
-                             f"{self.pad}: choose crop <= {largest} or a larger pad")
+            raise ValueError(
+                f"crop={self.crop} does not fit into images of {height}x{width} pixels padded by {self.pad}: "
+                f"choose crop <= {largest} or a larger pad"
+            )
         return self.crop, self.crop
 
     def _finish(self, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +162,7 @@ class Preprocess:
 def standardise(images: Tensor) -> Tensor:
     r"""Give each image mean 0 and variance 1, over all its channels and pixels.
 
-    $$x' = \frac{x - \mu}{\sigma}, \qquad \mu = \mathrm{mean}(x), \quad \sigma^2 = \mathrm{mean}\,(x - \mu)^2$$
+    $$x' = \frac{x - \mu}{\sigma}, \qquad \mu = \overline{x}, \quad \sigma^2 = \overline{(x - \mu)^2}$$
 
     An image of one single value has no variance to scale: it becomes zeros, never NaN.
 
@@ -214,8 +218,9 @@ def _rotated_crops(
     """
     image_height, image_width = images.shape[2:]
     device = images.device
-    y = top[:, None] + torch.arange(height, device=device) - (image_height - 1) / 2  # [B, height], from the centre
-    x = left[:, None] + torch.arange(width, device=device) - (image_width - 1) / 2  # [B, width]
+    # Places in the window, counted from the image's centre: y [B, height], x [B, width].
+    y = top[:, None] + torch.arange(height, device=device) - (image_height - 1) / 2
+    x = left[:, None] + torch.arange(width, device=device) - (image_width - 1) / 2
     y, x = y[:, :, None], x[:, None, :]
     cosine = torch.cos(degrees * (math.pi / 180))[:, None, None]
     sine = torch.sin(degrees * (math.pi / 180))[:, None, None]
@@ -233,11 +238,15 @@ def _to_unit(images: Tensor) -> Tensor:
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         found = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a uint8 tensor with values 0 to 255, not {found}: "
-                        "pass the stored images (data.train.images), not ones already preprocessed")
+        raise TypeError(
+            f"images must be a uint8 tensor with values 0 to 255, not {found}: "
+            "pass the stored images (data.train.images), not ones already preprocessed"
+        )
     if images.ndim != 4:
-        raise ValueError(f"images must have the axes [B, C, H, W], not shape {list(images.shape)}: "
-                         "one image alone is images[None]")
+        raise ValueError(
+            f"images must have the axes [B, C, H, W], not shape {list(images.shape)}: "
+            "one image alone is images[None]"
+        )
 
 
 def _check_whole(name: str, value: object, *, at_least: int) -> None:
