@@ -473,23 +473,24 @@ def _check_labels(labels: Tensor, classes: tuple[str, ...], source: str) -> None
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} is truncated or corrupt ({reason}): delete it, then put a good copy there or load again with "
-        "download=True"
+        f"{path} is truncated or corrupt ({reason}): delete it, then put a good copy there or load it again "
+        "with download=True"
     )
 
 
 def _stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `count` indices in proportion to the classes (largest remainders first); the rest comes second.
+    """Draw `count` indices in proportion to the classes, by largest remainders; the others come second.
 
-    Both parts are shuffled. NumPy's RandomState is used because its stream is frozen: no version changes the draw.
+    Both parts are shuffled. NumPy's RandomState is used because its stream is frozen: no version changes the
+    draw.
     """
-    order = np.random.RandomState(seed).permutation(len(labels))
-    kinds, sizes = np.unique(labels.cpu().numpy(), return_counts=True)
-    exact = sizes * count / sizes.sum()
+    random = np.random.RandomState(seed)
+    known = labels.cpu().numpy()
+    kinds, sizes = np.unique(known, return_counts=True)
+    exact = sizes * count / len(known)
     quotas = np.floor(exact).astype(int)
     quotas[np.argsort(quotas - exact, kind="stable")[: count - quotas.sum()]] += 1
-    shuffled = labels.cpu().numpy()[order]
-    chosen = np.zeros(len(order), dtype=bool)
-    for kind, quota in zip(kinds, quotas, strict=True):
-        chosen[np.flatnonzero(shuffled == kind)[:quota]] = True
-    return torch.from_numpy(order[chosen]), torch.from_numpy(order[~chosen])
+    members = [random.permutation(np.flatnonzero(known == kind)) for kind in kinds]
+    chosen = np.concatenate([of_kind[:quota] for of_kind, quota in zip(members, quotas, strict=True)])
+    others = np.concatenate([of_kind[quota:] for of_kind, quota in zip(members, quotas, strict=True)])
+    return torch.from_numpy(random.permutation(chosen)), torch.from_numpy(random.permutation(others))
