@@ -1,0 +1,50 @@
+"""What the tests of the book share: the installed wheel, the built pages, a browser."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import build_book
+import pytest
+import screenshots
+import yaml
+
+ROOT = build_book.ROOT
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def settings() -> dict:
+    return yaml.safe_load((ROOT / "_config.yml").read_text())
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The wheel, built and installed into a folder of its own, as a reader's pip would."""
+    place = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = place.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(place / "site"), str(wheel)], check=True)
+    return place / "site"
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory) -> Path:
+    """The folder of the pages, all of them built anew with warnings as errors."""
+    place = tmp_path_factory.mktemp("book")
+    assert build_book.build(place, fresh=True) == 0, "the book does not build; the warnings stand above"
+    return place / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if screenshots.find_browser() is None:
+        pytest.skip("no browser: install Chromium, or name one in CAPSNB_CHROMIUM")
+    with screenshots.browser() as running:
+        yield running

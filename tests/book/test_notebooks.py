@@ -1,0 +1,118 @@
+"""Chapters run as a reader has them: a lone file, capsnb from its wheel, no repository in sight."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chapters
+import nbformat
+import pytest
+
+CHAPTERS = chapters.chapters()
+CHAPTER_TIMEOUT = 900  # a machine in trouble; how fast a chapter is, results/chapters.json says
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+SETUP = """\
+try:
+    import capsnb
+except ModuleNotFoundError:  # in Colab: install capsnb, leave the torch that is there alone
+    %pip install -q "git+{url}"
+    import capsnb
+capsnb.start_chapter()  # seed, device, profile and figure style; prints one line that describes this machine
+"""
+
+BADGES = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{name}/blob/{branch}/book/{file})",
+    "(https://raw.githubusercontent.com/{name}/{branch}/book/{file})",
+)
+
+
+@pytest.fixture
+def lone_environment(site: Path) -> dict[str, str]:
+    """The environment of a process in which `import capsnb` finds the wheel, in the quick profile."""
+    return {**os.environ, "PYTHONPATH": str(site), "CAPSNB_PROFILE": "quick"}
+
+
+def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
+    where = [sys.executable, "-c", "import capsnb; print(capsnb.__file__)"]
+    found = subprocess.run(
+        where, env=lone_environment, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(site)
+
+
+@each_chapter
+@pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
+def test_chapter_runs_alone(path, lone_environment, tmp_path, capsys):
+    shutil.copy(path, tmp_path)
+    command = [sys.executable, "-m", "pytest", path.name, "--nbval-lax", "-x", "-q", "--tb=short"]
+    command += ["-p", "no:cacheprovider", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
+    start = time.perf_counter()
+    run = subprocess.run(
+        command, cwd=tmp_path, env=lone_environment, timeout=CHAPTER_TIMEOUT, capture_output=True, text=True
+    )
+    with capsys.disabled():
+        print(f"\n{path.stem}: {time.perf_counter() - start:.1f} s", end=" ")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@each_chapter
+def test_opening_cells(path, settings):
+    """Title and badges, card, set-up: the first three cells, with the address that _config.yml gives."""
+    title, card, setup, *_ = chapters.read(path).cells
+    repository = settings["repository"]
+    address = {"name": repository["url"].removeprefix("https://github.com/"), "branch": repository["branch"]}
+    assert re.match(r"# \S.*\n", title.source)
+    for badge in BADGES:
+        assert badge.format(**address, file=path.name) in title.source
+    assert card.source.startswith(":::{admonition} What you need"), "the second cell is the card"
+    assert setup.cell_type == "code"
+    assert setup.source == SETUP.format(url=repository["url"]).strip()
+
+
+@each_chapter
+def test_card_holds_what_was_measured(path):
+    notebook, figures = chapters.read(path), chapters.load_results().get(path.stem)
+    assert figures, f"not measured yet: make chapter N={path.name[:2]}"
+    assert figures["read_minutes"] == chapters.reading_minutes(notebook), (
+        "run: python tools/chapters.py cards"
+    )
+    before = notebook.cells[1].source
+    chapters.refresh_card(notebook, figures)
+    assert notebook.cells[1].source == before, "run: python tools/chapters.py cards"
+
+
+def test_results_name_only_chapters_that_exist():
+    assert set(chapters.load_results()) == {path.stem for path in CHAPTERS}
+
+
+@each_chapter
+def test_outputs_are_committed_and_clean(path):
+    """Executed from the first cell to the last, with no error, warning, widget or path of a machine."""
+    code = [cell for cell in chapters.read(path).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), (
+        "execute it: make chapter"
+    )
+    for cell in code:
+        expected_error = "raises-exception" in cell.metadata.get("tags", [])
+        for output in cell.outputs:
+            assert output.output_type != "error" or expected_error, output.get("evalue")
+            assert output.get("name") != "stderr", output.text
+            assert not any("widget" in kind for kind in output.get("data", {}))
+    assert not re.search(r"/(?:root|home|Users|tmp|work|mnt)/", path.read_text(encoding="utf-8"))
+
+
+@each_chapter
+def test_metadata_is_tidy(path):
+    notebook = chapters.read(path)
+    nbformat.validate(notebook)
+    tidied = chapters.tidy(chapters.read(path))
+    assert tidied == notebook, f"run: python tools/chapters.py tidy book/{path.name}"
+    assert json.loads(path.read_text(encoding="utf-8"))["nbformat_minor"] == 5

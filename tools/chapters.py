@@ -1,0 +1,282 @@
+"""Execute chapters in place, measure them, and keep their cards true.
+
+    python tools/chapters.py run [03 ...]    execute (all, or the named ones), measure, refresh the cards
+    python tools/chapters.py cards           refresh reading times and cards without executing
+    python tools/chapters.py tidy FILE ...   remove what differs from machine to machine from notebooks
+
+What was measured goes into results/chapters.json. The second cell of a chapter, its card, holds the figures
+between `<!-- measured -->` and `<!-- /measured -->`; nobody types them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from capsnb.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+RESULTS = ROOT / "results" / "chapters.json"
+CARD = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
+WORDS_PER_MINUTE = 200
+SECONDS_PER_CODE_CELL = 12
+CELL_TIMEOUT = 3600
+
+# Asked of the kernel after the last cell: the peaks of its whole life.
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+PEAKS = {
+    "memory": f"__import__('resource').getrusage(0).ru_maxrss * {MAXRSS_UNIT}",
+    "gpu": "(lambda cuda: cuda.get_device_name() if cuda.is_available() else '')(__import__('torch').cuda)",
+    "gpu_memory": "(lambda c: c.max_memory_allocated() if c.is_available() else 0)(__import__('torch').cuda)",
+}
+
+
+def chapters(numbers: Iterable[str] = ()) -> list[Path]:
+    """Return the notebooks of the chapters with these numbers, or of all chapters.
+
+    Raises:
+        FileNotFoundError: there is no chapter of that number.
+    """
+    every = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
+    wanted = [f"{int(number):02d}" for number in numbers]
+    have = {path.name[:2]: path for path in every}
+    for number in wanted:
+        if number not in have:
+            raise FileNotFoundError(
+                f"no chapter {number} in {BOOK.name}/; there are {', '.join(have) or 'none yet'}"
+            )
+    return [have[number] for number in wanted] or every
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Write a notebook, tidied, whole or not at all."""
+    write_atomically(path, nbformat.writes(tidy(notebook)) + "\n")
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """Remove timestamps and editor leftovers; name the plain kernel.
+
+    Streams that arrived in pieces are joined, so that two runs that printed the same give the same file.
+    """
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.setdefault("id", nbformat.v4.new_raw_cell().id)
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
+            for output in cell.outputs:
+                if "metadata" in output:
+                    output.metadata = nbformat.from_dict({})
+    return notebook
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join neighbouring pieces of the same stream."""
+    result: list[NotebookNode] = []
+    for output in outputs:
+        last = result[-1] if result else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            result.append(output)
+    return result
+
+
+def reading_minutes(notebook: NotebookNode) -> int:
+    """Return the minutes it takes to read a chapter: its words, and a look at each code cell."""
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    words = len(re.findall(r"[^\W\d_]{2,}", re.sub(r"<!--.*?-->.*?<!--.*?-->|\]\([^)]*\)", " ", prose)))
+    code = sum(cell.cell_type == "code" for cell in notebook.cells)
+    return max(1, round(words / WORDS_PER_MINUTE + code * SECONDS_PER_CODE_CELL / 60))
+
+
+def card_line(figures: dict[str, Any]) -> str:
+    """Return the sentence that a chapter's card shows about its cost."""
+    cpu, gpu = figures.get("cpu"), figures.get("gpu")
+    minutes = f"about {figures['read_minutes']} minute{'s' * (figures['read_minutes'] != 1)}"
+    line = f"{minutes} to read; to run: "
+    if cpu:
+        line += f"{duration(cpu['seconds'])} on {cpu['hardware']['cpus']} CPU cores, "
+        line += f"peak memory {round(cpu['peak_memory_mb'], -1):.0f} MB; "
+    else:
+        line += "without a GPU not run yet; "
+    if gpu:
+        return line + f"{duration(gpu['seconds'])} on one {gpu['hardware']['gpu']}"
+    return line + "on a T4-class GPU not run yet"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a reader would say it."""
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
+
+
+def load_results() -> dict[str, dict[str, Any]]:
+    """Return what has been measured, by chapter."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["chapters"] if RESULTS.exists() else {}
+
+
+def save_results(results: dict[str, dict[str, Any]]) -> None:
+    """Write results/chapters.json whole or not at all."""
+    note = "Written by tools/chapters.py: the cost of executing each chapter, kernel start included."
+    content = {"about": note, "chapters": dict(sorted(results.items()))}
+    write_atomically(RESULTS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def refresh_card(notebook: NotebookNode, figures: dict[str, Any]) -> None:
+    """Write the figures into the chapter's card.
+
+    Raises:
+        ValueError: the second cell has no place for them.
+    """
+    figures["read_minutes"] = reading_minutes(notebook)
+    card = notebook.cells[1]
+    if not CARD.search(card.source):
+        raise ValueError(
+            "the chapter's second cell must be its card, with "
+            "'<!-- measured --><!-- /measured -->' where the cost stands"
+        )
+    card.source = CARD.sub(lambda found: found[1] + card_line(figures) + found[2], card.source)
+
+
+def execute(notebook: NotebookNode) -> dict[str, Any]:
+    """Execute a notebook in an empty folder and return what it cost.
+
+    The empty folder is what a reader has who downloaded the one file.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed; its traceback says where.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as empty:
+        place = {"metadata": {"path": empty}}
+        client = NotebookClient(notebook, timeout=CELL_TIMEOUT, record_timing=False, resources=place)
+        with client.setup_kernel():
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+            seconds = time.perf_counter() - start
+            peaks = ask(client, PEAKS)
+    gpu = peaks["gpu"]
+    return {
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peaks["memory"] / 1e6, 1),
+        **({"peak_gpu_memory_mb": round(peaks["gpu_memory"] / 1e6, 1)} if gpu else {}),
+        "profile": os.environ.get("CAPSNB_PROFILE", "quick"),
+        "date": datetime.date.today().isoformat(),
+        "hardware": {"cpus": usable_cpus(), "cpu": cpu_model(), "gpu": gpu or None},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "capsnb")},
+        },
+    }
+
+
+def ask(client: NotebookClient, expressions: dict[str, str]) -> dict[str, Any]:
+    """Evaluate Python expressions in the kernel, leaving no trace in the notebook."""
+    reply = client.wait_for_reply(client.kc.execute("", silent=True, user_expressions=expressions))
+    answers = reply["content"]["user_expressions"]
+    for name, answer in answers.items():
+        if answer["status"] != "ok":
+            raise RuntimeError(f"the kernel could not tell its {name}: {answer['evalue']}")
+    return {name: ast.literal_eval(answer["data"]["text/plain"]) for name, answer in answers.items()}
+
+
+def usable_cpus() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the operating system gives it."""
+    if platform.system() == "Darwin":
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def run(numbers: list[str]) -> None:
+    """Execute chapters in place, measure them, refresh their cards."""
+    for path in chapters(numbers):
+        print(f"{path.name} ...", end=" ", flush=True)
+        notebook = read(path)
+        measured = execute(notebook)
+        measured["command"] = f"python tools/chapters.py run {path.name[:2]}"
+        results = load_results()
+        figures = {"read_minutes": 0, "cpu": None, "gpu": None, **results.get(path.stem, {})}
+        if measured["profile"] == "quick":  # the card speaks of the quick profile
+            figures["gpu" if measured["hardware"]["gpu"] else "cpu"] = measured
+        refresh_card(notebook, figures)
+        write(path, notebook)
+        save_results({**results, path.stem: figures})
+        print(f"{measured['seconds']:.1f} s, peak memory {measured['peak_memory_mb']:.0f} MB")
+
+
+def cards() -> None:
+    """Refresh reading times and cards without executing; forget chapters that are no more."""
+    results = load_results()
+    kept = {}
+    for path in chapters():
+        notebook = read(path)
+        kept[path.stem] = {"read_minutes": 0, "cpu": None, "gpu": None, **results.get(path.stem, {})}
+        refresh_card(notebook, kept[path.stem])
+        write(path, notebook)
+    save_results(kept)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("numbers", nargs="*")
+    commands.add_parser("cards")
+    commands.add_parser("tidy").add_argument("files", nargs="+", type=Path)
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "run":
+            run(arguments.numbers)
+        elif arguments.command == "cards":
+            cards()
+        else:
+            for path in arguments.files:
+                write(path, read(path))
+    except (FileNotFoundError, ValueError) as problem:
+        sys.exit(f"capsnb: {problem}")
+
+
+if __name__ == "__main__":
+    main()
