@@ -9,10 +9,11 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from capsnb.files import write_atomically
 if TYPE_CHECKING:
     from capsnb.data import ImageData
 
+M = TypeVar("M", bound=nn.Module)
 ROC_POINTS = 200  # a curve on a page has no more pixels than that; the area is computed from all points
 
 
@@ -125,13 +127,36 @@ class Evaluation:
         return cls(**found | {"classes": tuple(found["classes"])})
 
 
+@contextmanager
+def evaluating(model: M) -> Iterator[M]:
+    """Run a model as at inference, without gradients; afterwards every part is back in the mode it was in.
+
+    >>> with evaluating(nn.Dropout()) as drop_nothing:
+    ...     drop_nothing(torch.ones(3))
+    tensor([1., 1., 1.])
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+    """Where a model's parameters are; a model without any goes where the other tensor is."""
+    return next((parameter.device for parameter in model.parameters()), otherwise.device)
+
+
 def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_size: int = 500) -> Evaluation:
     """Show a model every image of a split, unaugmented, and gather how it did.
 
     The score of a class is the length of its capsule. The decoder sees the *predicted* class's capsule, as it
     must at inference: labels are used for counting only. A model that returns a plain [B, J] tensor (say, a
-    CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the mode
-    it came in.
+    CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the
+    mode it came in.
 
     Args:
         model: returns `CapsuleOutput` or a tensor [B, J] for inputs [B, C, H, W].
@@ -156,32 +181,26 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     images, labels = getattr(data, split).images, getattr(data, split).labels
     if len(images) == 0:
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
-    device = next((p.device for p in model.parameters()), images.device)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    device = device_of(model, images)
     scores: list[Tensor] = []
     errors: list[Tensor] = []
-    try:
-        with torch.inference_mode():
-            for batch in images.split(batch_size):
-                inputs, targets = data.preprocess.evaluate(batch)
-                output = model(inputs.to(device))
-                lengths, reconstruction = (
-                    (output, None) if isinstance(output, Tensor) else (output.lengths, output.reconstruction)
+    with evaluating(model):
+        for batch in images.split(batch_size):
+            inputs, targets = data.preprocess.evaluate(batch)
+            output = model(inputs.to(device))
+            lengths, reconstruction = (
+                (output, None) if isinstance(output, Tensor) else (output.lengths, output.reconstruction)
+            )
+            if lengths.shape != (len(batch), len(data.classes)):
+                raise ValueError(
+                    f"the model gave scores of shape {tuple(lengths.shape)} for {len(batch)} images of "
+                    f"{data.name!r}, which has {len(data.classes)} classes: build it with "
+                    f"classes={len(data.classes)}"
                 )
-                if lengths.shape != (len(batch), len(data.classes)):
-                    raise ValueError(
-                        f"the model gave scores of shape {tuple(lengths.shape)} for {len(batch)} images of "
-                        f"{data.name!r}, which has {len(data.classes)} classes: build it with "
-                        f"classes={len(data.classes)}"
-                    )
-                scores.append(lengths.cpu().double())
-                if reconstruction is not None:
-                    difference = reconstruction.cpu().double() - targets.cpu()
-                    errors.append(difference.square().flatten(1).sum(1))
-    finally:
-        for module, training in modes:
-            module.training = training
+            scores.append(lengths.cpu().double())
+            if reconstruction is not None:
+                difference = reconstruction.cpu().double() - targets.cpu()
+                errors.append(difference.square().flatten(1).sum(1))
     return evaluation_of_scores(
         labels.cpu().numpy(),
         torch.cat(scores).numpy(),
