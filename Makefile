@@ -1,7 +1,10 @@
 # capsnb: `make book` and `make test` set everything up by themselves; `make help` lists the rest.
 # Kept to what GNU make 3.81 and a POSIX shell understand, so that macOS needs nothing more.
 
-PYTHON ?= python3
+# The first Python on the path that is new enough (macOS ships an old python3 beside which a newer one is often installed).
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
@@ -24,7 +27,7 @@ setup: $(READY) ## make the virtual environment (the others do it when they need
 $(READY): pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "capsnb: no '$(PYTHON)' here. Install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { \
 	  echo "capsnb needs Python 3.11 or later; '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`. Name a newer one: make PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' >/dev/null 2>&1 || { \
 	  echo "capsnb: '$(PYTHON)' cannot make virtual environments (venv or ensurepip is missing)."; \
