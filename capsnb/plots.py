@@ -1,8 +1,8 @@
 r"""The book's pictures: one style, read on light and dark pages, by eye and by ear.
 
 Every function returns a matplotlib figure that carries a text alternative (`describe`). In a notebook, after
-`use_style()`, a figure is shown as an SVG inside the page: its ink is the page's own (`currentColor`), its letters
-are the page's letters, and the same figure always gives the same bytes.
+`use_style()`, a figure is shown as an SVG inside the page: its ink is the page's own (`currentColor`), its
+letters are the page's letters, and the same figure always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from capsnb.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -275,7 +276,7 @@ def _in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 _METRICS: dict[
     str, tuple[str, str, float]
-] = {  # column of a History: name, unit, factor from stored to shown
+] = {  # a History's column: its name, unit, factor from stored to shown
     "loss": ("training loss", "", 1),
     "margin": ("training margin loss", "", 1),
     "reconstruction": ("squared error per image", "", 1),
@@ -294,11 +295,11 @@ def curves(
 ) -> Figure:
     """Draw how training went, one panel per metric, one line per model.
 
-    Several runs of one model (seeds) become their mean, in a band from the lowest to the highest run, up to the last
-    epoch that all of them have. An axis whose values span more than a factor of 20 is logarithmic.
+    Several runs of one model (seeds) become their mean, in a band from the lowest to the highest run, up to
+    the last epoch that all of them have. An axis whose values span more than a factor of 20 is logarithmic.
 
     Args:
-        histories: name -> one `History`, or several of the same model with different seeds; or a lone `History`.
+        histories: name -> one `History`, or several of one model with different seeds; or a lone `History`.
         metrics: columns of a history.
 
     Returns:
@@ -309,76 +310,76 @@ def curves(
 
     >>> curves({"CapsNet": [history_0, history_1, history_2]})  # doctest: +SKIP
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
     if unknown := set(metrics) - set(_METRICS):
         raise ValueError(f"unknown metrics {sorted(unknown)}: choose from {', '.join(_METRICS)}")
     if isinstance(histories, History):
         histories = {histories.model: histories}
     runs = {name: [one] if isinstance(one, History) else list(one) for name, one in histories.items()}
-    if (
-        not runs
-        or not metrics
-        or not all(seeds and all(run.records for run in seeds) for seeds in runs.values())
-    ):
-        raise ValueError(
-            "curves needs at least one metric, one history, and a finished epoch in every history"
-        )
+    every_run = [run for seeds in runs.values() for run in seeds]
+    if not (metrics and runs and all(runs.values()) and all(run.records for run in every_run)):
+        raise ValueError("curves needs a metric, a history, and a finished epoch in every history")
     columns = min(len(metrics), 2)
     fig, axes = figure(rows=math.ceil(len(metrics) / columns), columns=columns, squeeze=False)
     told = []
     for axis, metric in zip(axes.flat, metrics, strict=False):
         label, unit, factor = _METRICS[metric]
-        values = {
-            name: np.array([column for column in zip(*(run[metric] for run in seeds), strict=False)]).T
-            * factor
-            for name, seeds in runs.items()
-        }
-        for i, (name, rows) in enumerate(values.items()):  # rows [seeds, epochs]
-            epochs, mean = runs[name][0]["epoch"][: rows.shape[1]], rows.mean(axis=0)
-            look = {"color": COLOURS[i % 6], "linestyle": LINES[i % 6], "marker": MARKERS[i % 6]}
-            many = f" ({len(rows)} seeds)" if len(rows) > 1 else ""
-            axis.plot(epochs, mean, label=name + many, markevery=math.ceil(len(mean) / 10), **look)
-            axis.fill_between(
-                epochs, rows.min(axis=0), rows.max(axis=0), color=look["color"], alpha=0.2, lw=0
-            )
-            spread = f" (seeds {_short_number(rows[:, -1].min())} to {_short_number(rows[:, -1].max())})"
+        extent = []
+        for i, (name, seeds) in enumerate(runs.items()):
+            per_seed = [run[metric] for run in seeds]
+            values = np.array(list(zip(*per_seed, strict=False))) * factor  # [epochs, seeds]
+            low, mean, high = values.min(axis=1), values.mean(axis=1), values.max(axis=1)
+            extent += [float(low.min()), float(high.max())]
+            epochs, colour = seeds[0]["epoch"][: len(mean)], COLOURS[i % len(COLOURS)]
+            many = f" (mean and range of {len(seeds)} seeds)" if len(seeds) > 1 else ""
+            axis.plot(
+                epochs, mean, color=colour, linestyle=LINES[i % len(LINES)], marker=MARKERS[i % len(MARKERS)],
+                markevery=math.ceil(len(mean) / 10), label=name + many,
+            )  # fmt: skip
+            axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
             told.append(
-                f"{name}, {label} from {_short_number(mean[0])} to {_short_number(mean[-1])}"
-                + (f" {unit}" if unit else "")
-                + (spread if many else "")
+                f"{name}{many}: {label} from {_number(mean[0])} to {_number(mean[-1])} {unit}".rstrip()
+                + (f", the seeds' last values {_number(low[-1])} to {_number(high[-1])}" if many else "")
             )
-        low, high = (
-            pick(float(pick(rows.flat)) for rows in values.values()) for pick in (min, max)
-        )
-        if low > 0 and high / low > 20:
-            axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel("epoch")
+        if min(extent) > 0 and max(extent) > 20 * min(extent):
+            _logarithmic(axis, max(extent) / min(extent))
+        _whole_epochs(axis)
         axis.set_ylabel(f"{label} / {unit}" if unit else label)
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
-    if len(runs) > 1 or any(len(seeds) > 1 for seeds in runs.values()):
-        handles, names = axes.flat[0].get_legend_handles_labels()
-        fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 3))
-    epochs = max(run.records[-1].epoch for seeds in runs.values() for run in seeds)
-    seeds_said = ", ".join(
-        f"{name}: mean and range of {len(s)} seeds" for name, s in runs.items() if len(s) > 1
-    )
-    return describe(
-        fig, f"Curves over {epochs} epochs{f' ({seeds_said})' if seeds_said else ''}. {_sentence(told, '; ')}"
-    )
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    if len(every_run) > 1:
+        fits = int(WIDTH / (0.6 + 0.09 * max(map(len, names))))
+        fig.legend(handles, names, loc="outside upper center", ncols=max(fits, 1))
+    longest = max(run.records[-1].epoch for run in every_run)
+    return describe(fig, f"Curves over {longest} epochs. {'; '.join(told)}.")
+
+
+def _whole_epochs(axis: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+
+
+def _logarithmic(axis: Axes, span: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 300 else (1,)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 @_in_style
 def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Draw which class was taken for which: rows are the truth, columns the prediction.
 
-    The diagonal is blue, deeper where more of the class was found; mistakes are orange, deeper where there are more.
-    Up to 20 classes every count is written, beyond that only the colours are shown.
+    The diagonal is blue, deeper where more of the class was found; mistakes are orange, deeper where there
+    are more. Up to 20 classes every count is written, beyond that only the colours are shown.
 
     Args:
         evaluation: from `evaluate`.
@@ -390,46 +391,56 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     """
     from matplotlib.colors import to_rgb
 
-    counts = np.array(evaluation.confusion)
-    number = len(counts)
-    wrong = counts - np.diag(np.diag(counts))
-    paint = np.zeros((number, number, 4))
-    paint[..., :3] = to_rgb(COLOURS[1])
-    paint[..., 3] = np.where(wrong > 0, _tint(np.sqrt(wrong / max(wrong.max(), 1))), 0)
-    diagonal = np.arange(number), np.arange(number)
+    counts, names = np.array(evaluation.confusion), evaluation.classes
+    right = np.eye(len(counts), dtype=bool)
+    wrong = np.where(right, 0, counts)
     found = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
-    paint[diagonal] = np.column_stack(
-        [np.tile(to_rgb(COLOURS[0]), (number, 1)), np.where(found > 0, _tint(found), 0)]
-    )
+    depth = np.where(right, found[:, None], np.sqrt(wrong / max(wrong.max(), 1)))
+    paint = np.empty((*counts.shape, 4))
+    paint[..., :3] = np.where(right[..., None], to_rgb(COLOURS[0]), to_rgb(COLOURS[1]))
+    paint[..., 3] = np.where(counts > 0, tint(depth), 0)
 
-    worst = np.unravel_index(wrong.argmax(), wrong.shape)
-    commonest = (
-        f"commonest mistake: {evaluation.classes[worst[0]]} taken for {evaluation.classes[worst[1]]} ({wrong.max()}×)"
-        if wrong.any()
-        else "no mistakes"
-    )
-    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.count:,} images right".replace("%", " %")
-    fig, axes = figure(f"{accuracy}\n{commonest}", height=WIDTH * 0.92)
-    axes.imshow(paint)
-    if number <= 20:
-        size = 12 if number <= 10 else 9
-        for (row, column), count in np.ndenumerate(counts):
-            axes.text(
-                column, row, str(count) if count else "·", ha="center", va="center", fontsize=size,
-                alpha=1 if count else 0.4,
-            )  # fmt: skip
-    _class_ticks(axes, evaluation.classes, "xy")
-    axes.set(xlabel="predicted class", ylabel="true class")
-    axes.grid(False)
-    recall = [
-        f"{name} {share:.1%}".replace("%", " %")
-        for name, share in zip(evaluation.classes, found, strict=True)
-    ]
+    accuracy = f"{_percent(evaluation.accuracy)} of {evaluation.count:,} images right"
+    pairs = [f"{names[i]} taken for {names[j]}" for i, j in np.argwhere(wrong == wrong.max())]
+    others = f", as are {len(pairs) - 1} others" if len(pairs) > 1 else ""
+    commonest = f"commonest mistake: {pairs[0]} ({wrong.max()}×{others})" if wrong.any() else "no mistakes"
+    fig, axis = figure(f"{accuracy}\n{commonest}", width=5.4, height=5.5)
+    axis.imshow(paint)
+    if len(counts) <= 20:
+        size = 12 if len(counts) <= 10 else 9
+        for (i, j), count in np.ndenumerate(counts):
+            alpha = 1 if count else 0.4
+            axis.text(j, i, count or "·", ha="center", va="center", fontsize=size, alpha=alpha)
+    _class_ticks(axis.xaxis, names, upright=True)
+    _class_ticks(axis.yaxis, names)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    axis.grid(False)
+    recall = ", ".join(f"{name} {_percent(share)}" for name, share in zip(names, found, strict=True))
     return describe(
         fig,
-        f"Confusion matrix of {number} classes on {evaluation.dataset}: {accuracy}, {commonest}. "
-        + (f"Found of each class: {', '.join(recall)}." if number <= 20 else ""),
+        f"Confusion matrix of {len(counts)} classes on {evaluation.dataset}: {accuracy}, {commonest}."
+        + (f" Found of each class: {recall}." if len(counts) <= 20 else ""),
     )
+
+
+def tint(share: np.ndarray | float) -> np.ndarray | float:
+    """Opacity of a coloured cell that says `share`: never so deep that the page's ink is hard to read on it.
+
+    >>> round(tint(1.0), 2)
+    0.5
+    """
+    return 0.08 + 0.42 * share
+
+
+def _class_ticks(axis: Axis, names: Sequence[str], *, upright: bool = False) -> None:
+    """Name every class that there is room for; below a picture, words stand upright."""
+    shown = range(0, len(names), math.ceil(len(names) / 20))
+    turn = 90 if upright and max(len(names[i]) for i in shown) > 2 else 0
+    axis.set_ticks(list(shown), [names[i] for i in shown], rotation=turn)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 @_in_style
@@ -458,41 +469,33 @@ def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
             f"no class of {evaluation.dataset!r} has a ROC curve: the split holds a single class"
         )
     drawn.sort(key=lambda curve: evaluation.auc[curve["class"]] or 0.0)
-    fig, (whole, corner) = figure(f"macro AUC {evaluation.auc['macro']:.4f}", columns=2, height=3.7)
+    areas = [f"{curve['class']}: {evaluation.auc[curve['class']]:.4f}" for curve in drawn[:3]]
+    macro = f"macro AUC {evaluation.auc['macro']:.4f}"
+    fig, (whole, corner) = figure(macro, columns=2, height=3.5)
     for axis in (whole, corner):
         for curve in drawn[3:]:
             axis.plot(curve["fpr"], curve["tpr"], color=COLOURS[5], linewidth=0.8, linestyle="-")
-        for i, curve in reversed(list(enumerate(drawn[:3]))):
-            area = f"{curve['class']}: {evaluation.auc[curve['class']]:.4f}"
-            axis.plot(curve["fpr"], curve["tpr"], color=COLOURS[i], linestyle=LINES[i], label=area)
+        for i, (curve, area) in enumerate(zip(drawn[:3], areas, strict=True)):
+            axis.plot(
+                curve["fpr"], curve["tpr"], color=COLOURS[i], linestyle=LINES[i], label=area, zorder=4 - i / 4
+            )
         axis.set_xlabel("false positive rate")
         axis.set_aspect("equal")
     whole.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=1, linestyle=":")
-    whole.plot(
-        [0, zoom, zoom, 0, 0], [1 - zoom, 1 - zoom, 1, 1, 1 - zoom], color=INK, linewidth=1, linestyle="-"
-    )
-    whole.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        ylabel="true positive rate",
-        xticks=(0, 0.5, 1),
-        yticks=(0, 0.5, 1),
-    )
+    box = [0, zoom, zoom, 0, 0], [1 - zoom, 1 - zoom, 1, 1, 1 - zoom]
+    whole.plot(*box, color=INK, linewidth=1, linestyle="-")
+    whole.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1), ylim=(-0.02, 1.02), yticks=(0, 0.5, 1))
+    whole.set_ylabel("true positive rate")
+    whole.legend(loc="lower right", title="smallest AUC")
     edge = zoom / 50
-    corner.set(xlim=(-edge, zoom + edge), ylim=(1 - zoom - edge, 1 + edge), title="upper left corner")
-    corner.set(xticks=(0, zoom / 2, zoom), yticks=(1 - zoom, 1 - zoom / 2, 1))
-    handles, names = whole.get_legend_handles_labels()
-    order = list(range(len(names)))[::-1]
-    whole.legend(
-        [handles[i] for i in order], [names[i] for i in order], loc="lower right", title="smallest AUC"
-    )
-    worst = ", ".join(f"{curve['class']} {evaluation.auc[curve['class']]:.4f}" for curve in drawn[:3])
+    corner.set(xlim=(-edge, zoom + edge), xticks=(0, zoom / 2, zoom), title="upper left corner")
+    corner.set(ylim=(1 - zoom - edge, 1 + edge), yticks=(1 - zoom, 1 - zoom / 2, 1))
     missing = len(evaluation.roc) - len(drawn)
     return describe(
         fig,
-        f"ROC curves of {len(drawn)} classes on {evaluation.dataset}, each against the rest, whole and enlarged for false "
-        f"positive rates up to {zoom:g}: macro AUC {evaluation.auc['macro']:.4f}; smallest areas: {worst}."
-        + (f" {missing} classes have no curve." if missing else ""),
+        f"ROC curves of {len(drawn)} classes on {evaluation.dataset}, each against the rest, whole and "
+        f"enlarged for false positive rates up to {zoom:g}: {macro}; smallest areas {', '.join(areas)}."
+        + (f" Classes without a curve: {missing}." if missing else ""),
     )
 
 
@@ -501,16 +504,16 @@ def image_grid(images: Images, titles: Sequence[str] | None = None, columns: int
     """Show images side by side, each with its own pixels.
 
     Args:
-        images: [N, H, W] or [N, C, H, W] with C = 1 or 3; uint8, or floats in [0, 1]. Floats beyond that (standardised
-            images) are stretched from each image's darkest to its brightest value.
-        titles: N lines of text, one above each image.
+        images: [N, H, W] or [N, C, H, W] with C = 1 or 3; uint8, or floats in [0, 1]. Floats beyond that
+            (standardised images) are stretched from each image's darkest to its brightest value.
+        titles: N texts, of one line or more, one above each image.
         columns: images in a row; None chooses what fits the titles.
 
     Returns:
         The figure; its text alternative counts the images and reads the titles. Say more with `describe`.
 
     Raises:
-        ValueError: no image, another shape, or another number of titles.
+        ValueError: no image, another shape, values that are not finite, or another number of titles.
 
     >>> image_grid(torch.zeros(3, 1, 28, 28), titles=["a", "b", "c"]).alt
     '3 images of 28 x 28 pixels: a, b, c.'
@@ -518,10 +521,13 @@ def image_grid(images: Images, titles: Sequence[str] | None = None, columns: int
     pixels = _pixels(images)
     if titles is not None and len(titles) != len(pixels):
         raise ValueError(f"{len(titles)} titles for {len(pixels)} images: give one each")
-    fig = _grid(pixels, columns, titles)
-    height, width = pixels.shape[1:3]
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns={columns} must be at least 1")
     told = ": " + ", ".join(" ".join(title.split()) for title in titles) if titles else ""
-    return describe(fig, f"{len(pixels)} images of {width} x {height} pixels{told}.")
+    return describe(
+        _grid(pixels, columns, titles),
+        f"{len(pixels)} images of {pixels.shape[2]} x {pixels.shape[1]} pixels{told}.",
+    )
 
 
 @_in_style
@@ -542,30 +548,29 @@ def mistakes(evaluation: Evaluation, data: ImageData, count: int = 12) -> Figure
     >>> mistakes(evaluate(model, data), data)  # doctest: +SKIP
     """
     split = getattr(data, evaluation.split)
-    if (evaluation.dataset, evaluation.count) != (data.name, len(split.labels)):
+    if (evaluation.dataset, evaluation.count) != (data.name, len(split)):
         raise ValueError(
             f"the evaluation is of {evaluation.count} images of {evaluation.dataset!r}, but data holds "
-            f"{len(split.labels)} of {data.name!r}: evaluate the model on this data first"
+            f"{len(split)} of {data.name!r}: evaluate the model on this data first"
         )
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     shown = evaluation.mistakes[:count]
     if not shown:
-        fig, axes = figure(height=1)
-        axes.text(0.5, 0.5, f"no mistakes in {evaluation.count} images", ha="center", va="center")
-        axes.axis("off")
+        fig, axis = figure(height=1)
+        axis.text(0.5, 0.5, f"no mistakes in {evaluation.count} images", ha="center", va="center")
+        axis.axis("off")
         return describe(fig, f"There is nothing to show: no mistakes in {evaluation.count} images.")
-    _, targets = data.preprocess.evaluate(split.images[[mistake["index"] for mistake in shown]])
-    titles = [
-        f"{evaluation.classes[m['truth']]} → {evaluation.classes[m['prediction']]}\n{m['confidence']:.2f}"
-        for m in shown
-    ]
-    fig = _grid(_pixels(targets), None, titles)
-    told = ", ".join(title.replace("\n", " (") + ")" for title in titles)
+    _, targets = data.preprocess.evaluate(split.subset([mistake["index"] for mistake in shown]).images)
+    pairs = [f"{evaluation.classes[m['truth']]} → {evaluation.classes[m['prediction']]}" for m in shown]
+    scores = [f"{m['confidence']:.2f}" for m in shown]
+    told = ", ".join(f"{pair} ({score})" for pair, score in zip(pairs, scores, strict=True))
     return describe(
-        fig,
-        f"The {len(shown)} most confident of {len(evaluation.mistakes)} mistakes in {evaluation.count} {evaluation.split} "
-        f"images of {evaluation.dataset}, as truth → prediction (winning score): {told}.",
+        _grid(
+            _pixels(targets), None, [f"{pair}\n{score}" for pair, score in zip(pairs, scores, strict=True)]
+        ),
+        f"The {len(shown)} most confident of {len(evaluation.mistakes)} mistakes in {evaluation.count} "
+        f"{evaluation.split} images of {evaluation.dataset}, truth → prediction (winning score): {told}.",
     )
 
 
@@ -575,88 +580,96 @@ def couplings(
 ) -> Figure:
     """Show how the couplings of one image sharpen from one routing iteration to the next.
 
-    Above, the share of all coupling that each output capsule gets (the dotted line is an equal share). Below, single
-    input capsules as rows: in the first iteration each divides itself equally, later it leans towards an output. The
-    rows are ordered by the output that they lean to in the end, the most decided first, the same in all panels.
+    Above, how much more or less than an equal share (the line) each output capsule gets, averaged over the
+    input capsules; the one that gets most in the end is orange. Below, single input capsules as rows: in the
+    first iteration each divides itself equally, later it leans towards an output. The rows are ordered by the
+    output that they lean to in the end, the most decided first, the same in all panels.
 
     Args:
-        couplings: [R, B, I, J], which sum to one over J: from `routing_by_agreement(..., return_couplings=True)`.
+        couplings: [R, B, I, J], which sum to one over J: `routing_by_agreement(..., return_couplings=True)`.
         labels: names of the J output capsules; None counts from 0.
         example: which of the B images.
         rows: input capsules drawn below, evenly spaced among all I.
 
     Returns:
-        The figure, with the first, a middle and the last iteration if there are more than three; its text alternative
-        says who wins and how decided the inputs are.
+        The figure, with the first, a middle and the last iteration if there are more than three; its text
+        alternative says who wins and how decided the inputs are.
 
     Raises:
         ValueError: another shape, sums other than one (a softmax over the wrong axis), no such example.
 
-    >>> couplings(torch.full((3, 1, 8, 4), 0.25)).alt[:41]
-    'Couplings of 8 input capsules to 4 output'
+    >>> couplings(torch.full((3, 1, 8, 4), 0.25)).alt[:48]
+    'Couplings of 8 input capsules to 4 output capsul'
     """
+    from matplotlib import colormaps
+
     shares = _array(couplings)
-    if shares.ndim != 4:
+    if shares.ndim != 4 or 0 in shares.shape:
         raise ValueError(f"couplings must be [R, B, I, J], got shape {shares.shape}")
     iterations, examples, inputs, outputs = shares.shape
     if not 0 <= example < examples:
         raise ValueError(f"example={example} is not in the batch: choose 0 to {examples - 1}")
     if not np.allclose(shares.sum(axis=-1), 1, atol=1e-2):
         raise ValueError(
-            "couplings must sum to one over J, the last axis: was the softmax taken over another axis?"
+            "couplings must sum to one over J, the last axis: was the softmax over another axis?"
         )
     names = [str(label) for label in (range(outputs) if labels is None else labels)]
     if len(names) != outputs:
         raise ValueError(
-            f"{len(names)} labels for {outputs} output capsules: name each, for example data.classes"
+            f"{len(names)} labels for {outputs} output capsules: name each, say with data.classes"
         )
     shares = shares[:, example].astype(float)  # [R, I, J]
-    mean = shares.mean(axis=1)  # [R, J]
+    mean, most = shares.mean(axis=1), shares.max(axis=2)  # [R, J], [R, I]
     winner = int(mean[-1].argmax())
-    order = np.lexsort((-shares[-1].max(axis=1), shares[-1].argmax(axis=1)))
+    order = np.lexsort((-most[-1], shares[-1].argmax(axis=1)))
     order = order[np.unique(np.linspace(0, inputs - 1, min(rows, inputs)).round().astype(int))]
 
-    shown = sorted({round(r) for r in np.linspace(0, iterations - 1, min(iterations, 3))})
+    shown = [int(r) for r in np.linspace(0, iterations - 1, min(iterations, 3)).round()]
     fig, axes = figure(
-        rows=2, columns=len(shown), height=5.2, sharex=True, sharey="row", squeeze=False, height_ratios=(2, 3)
+        rows=2, columns=len(shown), height=5, sharex=True, sharey="row", squeeze=False, height_ratios=(2, 3)
     )
-    for bars, picture, r in zip(axes[0], axes[1], shown, strict=True):
-        heights = bars.bar(range(outputs), mean[r], color=COLOURS[5], width=0.75)
-        heights[winner].set_color(COLOURS[1])
-        bars.axhline(1 / outputs, color=INK, linestyle=":", linewidth=1)
-        bars.set_title(f"iteration {r + 1}")
-        bars.grid(False)
-        image = picture.imshow(
+    few_colours = colormaps["cividis"].resampled(32)  # each colour of the bar is a shape in the page
+    coldest = shares.min() if shares.max() - shares.min() > 1e-6 else 0
+    for above, below, r in zip(axes[0], axes[1], shown, strict=True):
+        equal = 1 / outputs
+        bars = above.bar(range(outputs), mean[r] - equal, bottom=equal, width=0.75, color=COLOURS[5])
+        bars[winner].set_color(COLOURS[1])
+        above.axhline(equal, color=INK, linewidth=1, linestyle="-")
+        above.set_title(f"iteration {r + 1}")
+        picture = below.imshow(
             shares[r][order],
-            aspect="auto",
-            vmin=0,
+            cmap=few_colours,
+            vmin=coldest,
             vmax=shares.max(),
-            extent=(-0.5, outputs - 0.5, len(order), 0),
+            aspect="auto",
+            extent=(-0.5, outputs - 0.5, 1, 0),
         )
-        picture.set_yticks([])
-        picture.grid(False)
-        _class_ticks(picture, names, "x")
+        below.set_yticks([])
+        below.grid(False)
+        below.tick_params(labelsize=10)
+        _class_ticks(below.xaxis, names, upright=True)
     axes[0, 0].set_ylabel("mean coupling")
     axes[1, 0].set_ylabel("input capsules")
     fig.supxlabel("output capsule", fontsize=12)
-    fig.colorbar(image, ax=axes[1].tolist(), label="coupling", aspect=15, pad=0.02)
-    decided = [(shares[r].max(axis=1) > 0.5).mean() for r in (0, -1)]
+    fig.colorbar(picture, ax=axes[1].tolist(), label="coupling", aspect=15, pad=0.02)
+    first, last = ((most[r] > 0.5).mean() for r in (0, -1))
     return describe(
         fig,
-        f"Couplings of {inputs} input capsules to {outputs} output capsules in {iterations} routing iterations. "
-        f"In the first, output {names[winner]} gets a share of {mean[0, winner]:.3f}; in the last it gets "
-        f"{mean[-1, winner]:.3f}, the largest (an equal share is {1 / outputs:.3f}). Input capsules that give more than "
-        f"half of themselves to one output: {decided[0]:.0%} in the first iteration, {decided[1]:.0%} in the last.",
+        f"Couplings of {inputs} input capsules to {outputs} output capsules in {iterations} routing "
+        f"iterations. On average output {names[winner]} gets {mean[0, winner]:.4f} of an input capsule in the first and "
+        f"{mean[-1, winner]:.4f}, the largest share, in the last (equal shares would be {1 / outputs:.4f}). "
+        f"Input capsules that give more than half of themselves to one output: {first:.0%} in the first "
+        f"iteration, {last:.0%} in the last, where the largest single coupling is {most[-1].max():.2f}.",
     )
 
 
 @_in_style
 def reconstructions(model: nn.Module, data: ImageData, count: int = 10) -> Figure:
-    """Show test images above what the decoder draws from their winning capsules, as at inference: without labels.
+    """Show test images above what the decoder draws from their winning capsules, not knowing the labels.
 
     Args:
         model: a capsule model with a decoder.
-        data: its data; the first test image of each class, then the second, and so on.
+        data: its data; the first test image of each class, then the second of each, and so on.
         count: how many images, at least 1.
 
     Returns:
@@ -669,29 +682,26 @@ def reconstructions(model: nn.Module, data: ImageData, count: int = 10) -> Figur
     """
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
-    labels = data.test.labels.cpu().numpy()
-    earlier = np.array(
-        [(labels[:i] == label).sum() for i, label in enumerate(labels[: 50 * len(data.classes)])]
-    )
-    chosen = np.lexsort((labels[: len(earlier)], earlier))[:count]
-    targets, predictions, _, drawn = _look(model, data, chosen)
+    labels = _array(data.test.labels)
+    which_of_its_class = np.empty(len(labels), dtype=int)
+    for label in np.unique(labels):
+        members = labels == label
+        which_of_its_class[members] = np.arange(members.sum())
+    chosen = np.lexsort((labels, which_of_its_class))[:count]
+    targets, winners, _, drawn = _look(model, data, chosen)
     errors = ((drawn - targets) ** 2).sum(axis=(1, 2, 3))
-    titles = [
-        data.classes[truth] if truth == guess else f"{data.classes[truth]} → {data.classes[guess]}"
-        for truth, guess in zip(labels[chosen], predictions, strict=True)
+    right = winners == labels[chosen]
+    names = [
+        data.classes[truth] if truth == winner else f"{data.classes[truth]} → {data.classes[winner]}"
+        for truth, winner in zip(labels[chosen], winners, strict=True)
     ]
-    right = int((labels[chosen] == predictions).sum())
-    fig = _grid(
-        _pixels(np.concatenate([targets, drawn])),
-        len(chosen),
-        [*titles, *[""] * len(chosen)],
-        ("image", "decoder"),
-    )
+    pixels = _pixels(np.concatenate([targets, drawn]))
+    fig = _grid(pixels, len(chosen), [*names, *[""] * len(chosen)], ("image", "decoder"))
     return describe(
         fig,
-        f"{len(chosen)} test images of {data.name} ({', '.join(titles)}) above the decoder's pictures of their winning "
-        f"capsules; {right} are recognised. Squared error per image {errors.min():.1f} to {errors.max():.1f}, "
-        f"mean {errors.mean():.1f}.",
+        f"{len(chosen)} test images of {data.name} ({', '.join(names)}) above the decoder's pictures of "
+        f"their winning capsules; {right.sum()} are recognised. Squared error per image {errors.min():.1f} "
+        f"to {errors.max():.1f}, mean {errors.mean():.1f}.",
     )
 
 
@@ -706,15 +716,16 @@ def perturbations(
 ) -> Figure:
     """Show how the decoder's picture changes when one number of the winning capsule is changed.
 
-    Each row changes one of the capsule's E numbers, each column by one amount; in the column of 0 nothing is changed.
+    Each row changes one of the capsule's E numbers, each column adds another amount to it.
 
     Args:
         model: a capsule model with a decoder.
         data: its data.
         index: which test image.
-        dimensions: the numbers to change, each from 0 to E-1, one row each; None takes the six that change the picture
-            most, the strongest first.
-        values: what is added, one column each; None takes 11 steps from -0.25 to 0.25 (Sabour et al. 2017, figure 4).
+        dimensions: the numbers to change, each from 0 to E-1, one row each; None takes the six that change
+            the picture most, the strongest first.
+        values: what is added, one column each; None takes 11 steps from -0.25 to 0.25, as Sabour et al.
+            (2017, figure 4).
 
     Returns:
         The figure; its text alternative says how much each row changes the picture.
@@ -724,64 +735,65 @@ def perturbations(
 
     >>> perturbations(model, data, index=3, dimensions=range(16))  # doctest: +SKIP
     """
-    if not 0 <= index < len(data.test.labels):
-        raise ValueError(f"index={index} is not in the test split: choose 0 to {len(data.test.labels) - 1}")
-    amounts = np.array(list(np.linspace(-0.25, 0.25, 11) if values is None else values), dtype=np.float32)
-    targets, predictions, capsules, plain = _look(model, data, np.array([index]))
-    winner, dim = int(predictions[0]), capsules.shape[-1]
-    rows = list(range(dim) if dimensions is None else dimensions)
-    if not rows or not len(amounts) or not all(0 <= row < dim for row in rows):
-        raise ValueError(
-            f"dimensions={rows} and {len(amounts)} values: give some of each, dimensions from 0 to {dim - 1}"
-        )
-    changed = capsules.repeat(len(rows) * len(amounts), 1, 1).unflatten(0, (len(rows), len(amounts)))
+    if not 0 <= index < len(data.test):
+        raise ValueError(f"index={index} is not in the test split: choose 0 to {len(data.test) - 1}")
+    _, winners, capsules, plain = _look(model, data, np.array([index]))
+    winner, size = int(winners[0]), capsules.shape[-1]
+    rows = list(range(size) if dimensions is None else dimensions)
+    added = torch.tensor(
+        [*(np.linspace(-0.25, 0.25, 11) if values is None else values)], dtype=capsules.dtype
+    )
+    if not rows or not len(added) or min(rows) < 0 or max(rows) >= size:
+        raise ValueError(f"dimensions={rows} with {len(added)} values: give at least one of each, "
+                         f"dimensions from 0 to {size - 1}")  # fmt: skip
+    changed = capsules.repeat(len(rows), len(added), 1, 1)  # [rows, columns, J, E]
     for r, row in enumerate(rows):
-        changed[r, :, winner, row] += torch.from_numpy(amounts).to(changed)
+        changed[r, :, winner, row] += added.to(changed)
     with evaluating(model):
-        drawn = model.decoder(
-            changed.flatten(0, 1), torch.full((len(rows) * len(amounts),), winner).to(changed.device)
-        )
-    pictures = _array(drawn).reshape(len(rows), len(amounts), *plain.shape[1:])
-    effect = (
-        np.abs(pictures - plain[0]).reshape(len(rows), -1, np.prod(plain.shape[1:])).mean(axis=2).max(axis=1)
-    )
-    if dimensions is None:
-        strongest = np.argsort(-effect, kind="stable")[:6]
-        rows, pictures, effect = [rows[r] for r in strongest], pictures[strongest], effect[strongest]
-    header = [f"{amount:+.2f}".replace("-", "−") if i % 2 == 0 else "" for i, amount in enumerate(amounts)]
+        flat = changed.flatten(0, 1)
+        drawn = _array(_decoder(model)(flat, torch.full((len(flat),), winner, device=flat.device)))
+    effect = np.abs(drawn - plain).mean(axis=(1, 2, 3)).reshape(len(rows), -1).max(axis=1)
+    shown = np.argsort(-effect, kind="stable")[:6] if dimensions is None else np.arange(len(rows))
+    drawn = drawn.reshape(len(rows), len(added), *plain.shape[1:])[shown].reshape(-1, *plain.shape[1:])
+    last = len(added) - 1
+    header = [_signed(added[c].item()) if c in (0, last / 2, last) else "" for c in range(len(added))]
+    blank = [""] * (len(drawn) - len(added))
     fig = _grid(
-        _pixels(pictures.reshape(-1, *plain.shape[1:])),
-        len(amounts),
-        [*header, *[""] * (len(rows) - 1) * len(amounts)],
-        [f"{row}" for row in rows],
-        "number of the capsule",
+        _pixels(drawn), len(added), [*header, *blank], [str(rows[r]) for r in shown], "number changed"
     )
-    truth = data.classes[int(data.test.labels[index])]
-    told = ", ".join(f"{row} by {strength:.3f}" for row, strength in zip(rows, effect, strict=True))
+    truth, taken = data.classes[int(data.test.labels[index])], data.classes[winner]
+    told = ", ".join(f"{rows[r]} by {effect[r]:.3f}" for r in shown)
     return describe(
         fig,
-        f"Test image {index} of {data.name} (a {truth}, taken for {data.classes[winner]}) as the decoder draws it when one "
-        f"number of the winning capsule is changed by {amounts.min():+.2f} to {amounts.max():+.2f}. Largest mean change of "
-        f"a pixel (0 to 1) for each number: {told}.",
+        f"Test image {index} of {data.name} (truth {truth}, taken for {taken}) as the decoder draws it when "
+        f"{added.min():+.2f} to {added.max():+.2f} is added to one number of the winning capsule. Largest "
+        f"mean change of a pixel (0 to 1) for each number: {told}.",
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0"
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    decoder = getattr(model, "decoder", None)
+    if decoder is None:
+        raise ValueError(
+            f"{type(model).__name__} has no decoder to draw with: build it with decoder=(512, 1024)"
+        )
+    return decoder
 
 
 def _look(
     model: nn.Module, data: ImageData, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
     """Return the images in [0, 1], predicted labels, capsules and reconstructions of some test images."""
-    if getattr(model, "decoder", None) is None:
-        raise ValueError(
-            f"{type(model).__name__} has no decoder to draw with: build it with one (decoder=(512, 1024))"
-        )
-    inputs, targets = data.preprocess.evaluate(
-        data.test.images[torch.from_numpy(indices).to(data.test.images.device)]
-    )
+    _decoder(model)
+    inputs, targets = data.preprocess.evaluate(data.test.subset(torch.from_numpy(indices)).images)
     with evaluating(model):
         output = model(inputs.to(device_of(model, inputs)))
-        return (
-            _array(targets), _array(output.lengths.argmax(dim=1)), output.capsules.clone(), _array(output.reconstruction)
-        )  # fmt: skip
+    winners = _array(output.lengths.argmax(dim=1))
+    return _array(targets), winners, output.capsules.clone(), _array(output.reconstruction)
 
 
 def _array(values: Images) -> np.ndarray:
@@ -789,24 +801,24 @@ def _array(values: Images) -> np.ndarray:
 
 
 def _pixels(images: Images) -> np.ndarray:
-    """Make images [N, H, W] or [N, C, H, W] uint8 RGBA [N, H, W, 4]."""
-    values = _array(images)
-    if values.ndim == 3:
-        values = values[:, None]
+    """Turn images [N, H, W] or [N, C, H, W] into uint8 RGBA [N, H, W, 4]."""
+    given = _array(images)
+    values = given[:, None] if given.ndim == 3 else given
     if values.ndim != 4 or values.shape[1] not in (1, 3) or 0 in values.shape:
-        raise ValueError(
-            f"images must be [N, H, W] or [N, C, H, W] with C = 1 or 3 and N > 0, got {_array(images).shape}"
-        )
+        raise ValueError(f"images must be [N, H, W] or [N, C, H, W] with C = 1 or 3, got shape {given.shape}")
     if values.dtype != np.uint8:
-        values = values.astype(np.float32)
+        values = values.astype(np.float64)
         if not np.isfinite(values).all():
-            raise ValueError("the images hold NaN or infinite values")
+            raise ValueError("the images hold values that are not finite: nothing can be shown")
         if values.min() < 0 or values.max() > 1:
-            low, high = (pick(values, axis=(1, 2, 3), keepdims=True) for pick in (np.min, np.max))
-            values = (values - low) / np.maximum(high - low, 1e-12)
+            darkest, brightest = (
+                values.min(axis=(1, 2, 3), keepdims=True),
+                values.max(axis=(1, 2, 3), keepdims=True),
+            )
+            values = (values - darkest) / np.maximum(brightest - darkest, 1e-12)
         values = np.round(255 * values).astype(np.uint8)
-    colour = np.repeat(values, 3, axis=1) if values.shape[1] == 1 else values
     opaque = np.full_like(values[:, :1], 255)
+    colour = values.repeat(3 // values.shape[1], axis=1)
     return np.concatenate([colour, opaque], axis=1).transpose(0, 2, 3, 1)
 
 
@@ -814,72 +826,38 @@ def _grid(
     pixels: np.ndarray,
     columns: int | None,
     titles: Sequence[str] | None = None,
-    row_labels: Sequence[str] | None = None,
+    row_labels: Sequence[str] = (),
     label: str = "",
 ) -> Figure:
     """Lay RGBA images [N, H, W, 4] out as one picture, transparent between them, with room for the titles."""
     count, height, width = pixels.shape[:3]
-    lines = [title.split("\n") for title in titles or [""]]
+    lines = [title.split("\n") for title in titles] if titles else [[""]] * count
     if columns is None:
         widest = max(len(line) for title in lines for line in title)
-        columns = int(np.clip(WIDTH / max(0.1 * widest, 0.6), 2, 8))
+        fits = int(np.clip(WIDTH / max(0.1 * widest, 0.6), 1, 10))
+        columns = math.ceil(count / math.ceil(count / fits))  # rows of equal length
     columns = min(columns, count)
-    across = min(WIDTH - (0.8 if row_labels else 0), 1.3 * columns)  # inches
+    margin = 0.1 + 0.09 * max(map(len, row_labels)) + (0.3 if label else 0) if row_labels else 0  # inches
+    across = min(WIDTH - margin, 1.3 * columns)
     gap = max(1, round(0.06 * width))
     scale = (columns * (width + gap) - gap) / across  # pixels per inch
-    rows = math.ceil(count / columns)
-    bands = [
-        round(
-            scale * 0.2 * max((len(t) for t in lines[r * columns : (r + 1) * columns] if any(t)), default=0)
-        )
-        for r in range(rows)
-    ]
-    tops = np.cumsum([band + gap for band in bands]) + height * np.arange(rows) - gap
+    rows = [lines[start : start + columns] for start in range(0, count, columns)]
+    bands = [round(scale * 0.2 * max(len(title) if any(title) else 0 for title in row)) for row in rows]
+    tops = np.cumsum([band + gap for band in bands]) + height * np.arange(len(rows)) - gap
     canvas = np.zeros((tops[-1] + height, columns * (width + gap) - gap, 4), dtype=np.uint8)
-    fig, axes = figure(width=across + (0.8 if row_labels else 0), height=canvas.shape[0] / scale + 0.05)
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+
+    fig, axis = figure(width=margin + across, height=canvas.shape[0] / scale)
+    fig.set_layout_engine("none")
+    axis.set_position((margin / (margin + across), 0, across / (margin + across), 1))
     for i, image in enumerate(pixels):
-        top, left = tops[i // columns], (i % columns) * (width + gap)
+        top, left = tops[i // columns], i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
-        if titles and titles[i]:
-            axes.text(
-                left + width / 2 - 0.5,
-                top - 0.1 * gap - 0.5,
-                titles[i],
-                ha="center",
-                va="bottom",
-                fontsize=11,
-            )
-    axes.imshow(canvas, extent=(-0.5, canvas.shape[1] - 0.5, canvas.shape[0] - 0.5, -0.5))
-    axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks(tops + height / 2 - 0.5 if row_labels else [], row_labels or [])
-    axes.set_ylabel(label)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+        text = "\n".join(lines[i])
+        axis.text(left + width / 2, top - 0.03 * scale, text, ha="center", va="bottom", fontsize=11)
+    axis.imshow(canvas, extent=(0, canvas.shape[1], canvas.shape[0], 0))
+    axis.set(xticks=[], ylabel=label)
+    axis.set_yticks(tops + height / 2 if row_labels else [], row_labels)
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
     return fig
-
-
-def _class_ticks(axes: Axes, names: Sequence[str], which: str) -> None:
-    """Name every class that there is room for."""
-    step = math.ceil(len(names) / 20)
-    shown = range(0, len(names), step)
-    long = max(len(names[i]) for i in shown) > 2
-    if "x" in which:
-        axes.set_xticks(shown, [names[i] for i in shown], rotation=90 if long else 0)
-    if "y" in which:
-        axes.set_yticks(shown, [names[i] for i in shown])
-
-
-def _tint(share: np.ndarray) -> np.ndarray:
-    """Opacity of a coloured cell: never so deep that ink in the page's colour could not be read on it."""
-    return 0.08 + 0.42 * share
-
-
-def _short_number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
-
-
-def _sentence(parts: Sequence[str], separator: str) -> str:
-    return separator.join(parts) + "."
