@@ -1,0 +1,39 @@
+"""The squash: the one non-linearity of a capsule network. Taught in chapter 2, *Vectors that squash*."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squash(s: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
+    r"""Shorten a vector to a length below one and keep its direction.
+
+    .. math:: v = \frac{|s|^2}{1 + |s|^2} \, \frac{s}{|s|}
+       \qquad \text{(Sabour et al. 2017, eq. 1)}
+
+    The epsilon stands *inside* the root, :math:`|s| \approx \sqrt{|s|^2 + \epsilon}`: outside it, the gradient of the
+    root at s = 0 is 0/0 and one silent capsule turns the whole network into NaN. Half-precision input is computed in
+    float32, since the square of a length above 255 does not fit into float16.
+
+    Args:
+        s: vectors of any length, any shape; float.
+        dim: the axis along which a vector's numbers lie.
+        eps: added to the squared length under the root; its effect ends where :math:`|s| \gg \sqrt{\epsilon}`.
+
+    Returns:
+        Vectors of the shape and dtype of `s` with :math:`|v| < 1` (rounding may reach 1 for very long s), and
+        :math:`|v| \approx |s|^2` for short ones.
+
+    Raises:
+        TypeError: `s` does not hold floating-point numbers.
+
+    >>> squash(torch.tensor([3.0, 4.0])).norm()  # 25/26
+    tensor(0.9615)
+    """
+    if not s.is_floating_point():
+        raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
+    wide = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
+    squared = wide.square().sum(dim, keepdim=True)
+    v = squared / (1 + squared) * wide * torch.rsqrt(squared + eps)
+    return v.to(s.dtype)

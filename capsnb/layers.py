@@ -1,0 +1,154 @@
+"""Capsule layers: convolution to capsules, and capsules to capsules. Taught in chapters 3 and 4."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from capsnb.functional import squash
+from capsnb.routing import routing_by_agreement
+
+
+class PrimaryCapsules(nn.Module):
+    r"""Turn a feature map into capsules: a convolution whose channels, `dim` at a time, are the numbers of a capsule.
+
+    A capsule's D numbers are D *channels of one location*. That is a `permute`; a bare `view` of `[B, C, H, W]` would
+    make "capsules" out of neighbouring pixels of one channel (Sabour et al. 2017, section 4).
+
+    Args:
+        in_channels: C of the incoming feature map.
+        capsule_types: how many capsules stand at each location.
+        dim: D, the numbers in a capsule.
+        kernel_size: side of the square convolution kernel, in pixels.
+        stride: step of the convolution, in pixels.
+
+    Shape:
+        `[B, C, H, W]` -> `[B, I, D]` with I = capsule_types * H' * W', ordered type by type, row by row, and lengths
+        in [0, 1).
+
+    >>> PrimaryCapsules(4, capsule_types=3, dim=8)(torch.randn(2, 4, 20, 20)).shape
+    torch.Size([2, 108, 8])
+    """
+
+    def __init__(
+        self, in_channels: int, capsule_types: int, dim: int, kernel_size: int = 9, stride: int = 2
+    ) -> None:
+        super().__init__()
+        self.capsule_types, self.dim = capsule_types, dim
+        self.conv = nn.Conv2d(in_channels, capsule_types * dim, kernel_size, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.conv(x)  # [B, types*D, H', W']
+        B, _, H, W = features.shape
+        capsules = features.reshape(B, self.capsule_types, self.dim, H, W).permute(0, 1, 3, 4, 2)
+        return squash(capsules.reshape(B, -1, self.dim))  # [B, I, D]
+
+
+class RoutingCapsules(nn.Module):
+    r"""Every input capsule votes for every output capsule, and routing decides which votes are heard.
+
+    .. math:: \hat u_{j|i} = W_{ij} u_i, \qquad v = \mathrm{routing}(\hat u)
+       \qquad \text{(Sabour et al. 2017, eq. 2)}
+
+    The default weights are drawn so that the first, uniform couplings give :math:`|s_j| \approx 1` for inputs of length
+    1/2 (see `default_weight_std`). The paper's N(0, 0.01^2) is `weight_std=0.01`; chapter 2 shows what it does.
+
+    Args:
+        in_capsules: I.
+        in_dim: D.
+        out_capsules: J.
+        out_dim: E.
+        iterations: R, >= 1.
+        routing: the way to agree; "rba" is routing by agreement.
+        backend: "eager" is the readable definition; "auto" takes the fastest exact one there is.
+        weight_std: standard deviation of the normal distribution of W; None for the default.
+
+    Attributes:
+        weight: W, `[I, J, E, D]`.
+
+    Shape:
+        `[B, I, D]` -> `[B, J, E]`.
+
+    Raises:
+        ValueError: a size below 1, an unknown routing or backend, or an input of the wrong shape.
+
+    >>> RoutingCapsules(6, 8, 3, 16)(torch.randn(2, 6, 8)).shape
+    torch.Size([2, 3, 16])
+    """
+
+    def __init__(
+        self,
+        in_capsules: int,
+        in_dim: int,
+        out_capsules: int,
+        out_dim: int,
+        *,
+        iterations: int = 3,
+        routing: Literal["rba"] = "rba",
+        backend: Literal["eager", "auto"] = "auto",
+        weight_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_capsules": in_capsules,
+            "in_dim": in_dim,
+            "out_capsules": out_capsules,
+            "out_dim": out_dim,
+            "iterations": iterations,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be 1 or more, got {size}")
+        for name, value, known in (("routing", routing, ("rba",)), ("backend", backend, ("eager", "auto"))):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        self.iterations, self.routing, self.backend = iterations, routing, backend
+        self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
+        std = default_weight_std(in_capsules, out_capsules, out_dim) if weight_std is None else weight_std
+        nn.init.normal_(self.weight, std=std)
+
+    def votes(self, u: Tensor) -> Tensor:
+        r"""What each input capsule predicts for each output capsule, :math:`\hat u_{j|i} = W_{ij} u_i`.
+
+        Args:
+            u: input capsules, `[B, I, D]`.
+
+        Returns:
+            Votes, `[B, I, J, E]`.
+        """
+        I, _, _, D = self.weight.shape
+        if u.ndim != 3 or u.shape[1:] != (I, D):
+            raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
+        return torch.einsum("ijed,bid->bije", self.weight, u)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return routing_by_agreement(self.votes(u), self.iterations)
+
+    def extra_repr(self) -> str:
+        I, J, E, D = self.weight.shape
+        return f"{I}x{D} -> {J}x{E}, iterations={self.iterations}, routing={self.routing!r}"
+
+
+def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.5) -> float:
+    r"""The spread of W that gives output capsules of length one half before anything is learned.
+
+    With uniform couplings :math:`s_j = \frac1J \sum_i W_{ij} u_i`. For independent :math:`W \sim N(0, \sigma^2)` its
+    mean squared length is :math:`I E \sigma^2 |u|^2 / J^2`, so that :math:`|s_j| \approx 1`, which squash turns into
+    1/2, asks for :math:`\sigma = J / (|u| \sqrt{I E})`.
+
+    Args:
+        in_capsules: I.
+        out_capsules: J.
+        out_dim: E.
+        in_length: typical length :math:`|u|` of an input capsule, in (0, 1).
+
+    Returns:
+        The standard deviation.
+
+    >>> round(default_weight_std(1152, 10, 16), 3)
+    0.147
+    """
+    return out_capsules / (in_length * math.sqrt(in_capsules * out_dim))

@@ -1,0 +1,104 @@
+"""What a capsule network minimises: the margin loss and the reconstruction loss. Taught in chapter 4."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from capsnb.models import CapsuleOutput
+
+
+class CapsuleLoss(NamedTuple):
+    """The loss and its two terms, each a scalar: total = margin + weight * reconstruction."""
+
+    total: Tensor
+    margin: Tensor
+    reconstruction: Tensor
+
+
+def margin_loss(
+    lengths: Tensor, labels: Tensor, *, m_plus: float = 0.9, m_minus: float = 0.1, down_weight: float = 0.5
+) -> Tensor:
+    r"""Ask the right capsule to be long and every other to be short, each for itself.
+
+    .. math:: L_j = T_j \max(0, m^+ - |v_j|)^2 + \lambda (1 - T_j) \max(0, |v_j| - m^-)^2
+       \qquad \text{(Sabour et al. 2017, eq. 4)}
+
+    Args:
+        lengths: :math:`|v_j|`, `[B, J]`, in [0, 1).
+        labels: the class of each image, `[B]`, integers in [0, J).
+        m_plus: the right capsule costs nothing above this length.
+        m_minus: a wrong capsule costs nothing below this length.
+        down_weight: :math:`\lambda`, weight of the wrong capsules, which are many and at first all wrong.
+
+    Returns:
+        The sum over J, averaged over B: a scalar >= 0.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+        IndexError: a label outside [0, J) (on the CPU).
+
+    >>> import torch
+    >>> margin_loss(torch.tensor([[0.5, 0.0]]), torch.tensor([0]))  # (0.9 - 0.5)^2
+    tensor(0.1600)
+    """
+    if lengths.ndim != 2 or labels.shape != lengths.shape[:1]:
+        raise ValueError(
+            f"lengths [B, J] and labels [B] are expected, got {tuple(lengths.shape)} and {tuple(labels.shape)}"
+        )
+    present = (m_plus - lengths).clamp(min=0).square()
+    absent = down_weight * (lengths - m_minus).clamp(min=0).square()
+    right = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
+    return (absent.sum(1) + right.squeeze(1)).mean()
+
+
+def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
+    r"""The sum of squared pixel errors of an image, averaged over the batch.
+
+    .. math:: L_{recon} = \frac1B \sum_b \sum_{c,h,w} (\hat x - x)^2
+
+    A sum, not a mean over pixels: the published weight 5e-4 belongs to the sum.
+
+    Args:
+        reconstruction: the decoder's pictures, `[B, C, H, W]`, in [0, 1].
+        images: what they should show, same shape, in [0, 1] (a sigmoid cannot reach standardised pixels).
+
+    Returns:
+        A scalar >= 0.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> import torch
+    >>> reconstruction_loss(torch.zeros(2, 1, 3, 3), torch.ones(2, 1, 3, 3))
+    tensor(9.)
+    """
+    if reconstruction.shape != images.shape:
+        raise ValueError(
+            f"reconstruction {tuple(reconstruction.shape)} and images {tuple(images.shape)} differ in shape"
+        )
+    return F.mse_loss(reconstruction, images, reduction="sum") / len(images)
+
+
+def capsule_loss(
+    output: CapsuleOutput, images: Tensor, labels: Tensor, reconstruction_weight: float = 5e-4
+) -> CapsuleLoss:
+    r"""Margin loss plus a little reconstruction loss, :math:`L = L_{margin} + \lambda L_{recon}` (MoCapsNet, eq. 1).
+
+    Args:
+        output: what a capsule model returned for these images.
+        images: the decoder's target, `[B, C, H, W]`, in [0, 1].
+        labels: the class of each image, `[B]`.
+        reconstruction_weight: :math:`\lambda`, weight of the summed squared error of an image.
+
+    Returns:
+        `CapsuleLoss(total, margin, reconstruction)`; without a decoder the reconstruction term is zero. Call
+        `.total.backward()`.
+    """
+    margin = margin_loss(output.lengths, labels)
+    if output.reconstruction is None:
+        return CapsuleLoss(margin, margin, margin.new_zeros(()))
+    reconstruction = reconstruction_loss(output.reconstruction, images)
+    return CapsuleLoss(margin + reconstruction_weight * reconstruction, margin, reconstruction)

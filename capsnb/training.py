@@ -1,0 +1,429 @@
+"""The training loop, what it writes down, and how it goes on after a crash. Taught in chapter 4, *A first CapsNet*."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from capsnb.data import ImageData
+from capsnb.files import write_atomically
+from capsnb.losses import CapsuleLoss, capsule_loss
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
+PRECISIONS = ("fp32", "bf16", "fp16")
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run besides the model and the data; saved with every result.
+
+    The defaults are MoCapsNet's: Adam at 1e-3, decayed by 0.96 after each epoch, batches of 128.
+
+    Args:
+        epochs: how often the training images are seen, >= 1.
+        batch_size: B of one forward pass, >= 1.
+        learning_rate: the highest learning rate, > 0.
+        optimizer: "adam" or "adamw".
+        schedule: how the learning rate falls: "constant", "exponential" (times `decay` after each epoch), "step"
+            (times `decay` after every `step_epochs` epochs), "cosine" (to zero), "one_cycle" (up for the first 30 %
+            of the run, then down to zero).
+        decay: factor of the exponential and step schedules, in (0, 1].
+        step_epochs: epochs between the steps of the step schedule, >= 1.
+        reconstruction_weight: weight of the summed squared pixel error in the loss, >= 0.
+        precision: "fp32", "bf16", or "fp16" (on a GPU, with loss scaling).
+        accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
+        seed: decides order and augmentation of the images, >= 0.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    schedule: Literal["constant", "exponential", "step", "cosine", "one_cycle"] = "exponential"
+    decay: float = 0.96
+    step_epochs: int = 2
+    reconstruction_weight: float = 5e-4
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
+        if not (math.isfinite(self.reconstruction_weight) and self.reconstruction_weight >= 0):
+            raise ValueError(f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+
+    def learning_rate_at(self, t: float) -> float:
+        """The learning rate after `t` epochs, 0 <= t <= epochs: a plain function, so a resumed run needs no state.
+
+        >>> TrainConfig(epochs=4, schedule="step", decay=0.5, learning_rate=1.0).learning_rate_at(2.5)
+        0.5
+        """
+        done = t / self.epochs
+        factor = {
+            "constant": lambda: 1.0,
+            "exponential": lambda: self.decay ** int(t),
+            "step": lambda: self.decay ** (int(t) // self.step_epochs),
+            "cosine": lambda: _cosine(1, 0, done),
+            "one_cycle": lambda: _cosine(0.04, 1, done / 0.3) if done < 0.3 else _cosine(1, 0, (done - 0.3) / 0.7),
+        }[self.schedule]
+        return self.learning_rate * factor()
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training run.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss, margin + weight * reconstruction.
+        margin: mean margin loss while training.
+        reconstruction: mean sum of squared pixel errors of an image while training.
+        train_accuracy: share of augmented training images that were classified right during the epoch, 0 to 1.
+        test_accuracy: share of test images classified right after the epoch, 0 to 1.
+        learning_rate: of the last step.
+        seconds: wall time of training, without the test.
+        peak_memory: bytes; the allocator's peak on a GPU, the process's largest resident size elsewhere.
+    """
+
+    epoch: int
+    loss: float
+    margin: float
+    reconstruction: float
+    train_accuracy: float
+    test_accuracy: float
+    learning_rate: float
+    seconds: float
+    peak_memory: int
+
+
+@dataclass
+class History:
+    """What happened in a training run: plain data, saved as JSON.
+
+    Attributes:
+        model: name of the model's class.
+        data: name of the data set.
+        parameters: number of trained numbers.
+        device: where it ran, "cpu" or the name of the GPU.
+        config: the run's configuration.
+        records: one `Epoch` for each finished epoch.
+    """
+
+    model: str
+    data: str
+    parameters: int
+    device: str
+    config: TrainConfig
+    records: list[Epoch] = field(default_factory=list)
+
+    def __getitem__(self, column: str) -> list[float]:
+        """One column, epoch by epoch: `history["test_accuracy"]`."""
+        if column not in (names := [f.name for f in fields(Epoch)]):
+            raise KeyError(f"no column {column!r}; there are {', '.join(names)}")
+        return [getattr(record, column) for record in self.records]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all training epochs."""
+        return sum(self["seconds"])
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        raw = json.loads(text)
+        records = [Epoch(**record) for record in raw.pop("records")]
+        return cls(**{**raw, "config": TrainConfig(**raw["config"]), "records": records})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the history as JSON, whole or not at all."""
+        return write_atomically(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read a history that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a saved history.
+        """
+        try:
+            return cls.from_json(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a history that capsnb saved ({error})") from error
+
+
+def fit(
+    model: nn.Module,
+    data: ImageData,
+    config: TrainConfig | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a capsule model on images, on the GPU if there is one.
+
+    With `run_dir`, a checkpoint is written after each epoch, whole or not at all; called again with the same
+    arguments, a run that was stopped goes on to bitwise the same weights as one that was not. The order and the
+    augmentation of an epoch depend on the seed and the epoch alone.
+
+    Args:
+        model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
+        data: images, and how to preprocess them.
+        config: see `TrainConfig`; None for its defaults.
+        run_dir: folder of the checkpoint; None keeps nothing on disk.
+        progress: show a progress bar.
+
+    Returns:
+        The history, one record per epoch.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names epoch, step and term. The last good checkpoint is kept.
+        ValueError: the model's outputs do not fit the classes; fp16 without a GPU; a checkpoint of another run.
+    """
+    from tqdm import tqdm
+
+    config = config or TrainConfig()
+    accelerator = _accelerator(config)
+    data = data.to(accelerator.device)
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    bare = accelerator.unwrap_model(model)
+    history = History(
+        type(bare).__name__, data.name, sum(p.numel() for p in bare.parameters()), _device_name(accelerator), config
+    )
+    checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
+    identity = {"data": data.name, "preprocess": asdict(data.preprocess), "config": asdict(config)}
+    if checkpoint is not None and checkpoint.exists():
+        history.records = _resume(checkpoint, identity, bare, optimizer, accelerator)
+    steps = math.ceil(len(data.train) / config.batch_size)
+    done = len(history.records)
+    with tqdm(
+        total=config.epochs * steps, initial=done * steps, disable=not progress, leave=False, file=sys.stderr
+    ) as bar:
+        for epoch in range(done + 1, config.epochs + 1):
+            record = _train_epoch(model, optimizer, data, config, epoch, accelerator, bar)
+            history.records.append(record)
+            bar.set_postfix_str(f"epoch {epoch}: test accuracy {record.test_accuracy:.2%}")
+            if checkpoint is not None and accelerator.is_main_process:
+                _save(checkpoint, identity, bare, optimizer, accelerator, history)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # takes the autocast wrapper off `model.forward`
+    return history
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: ImageData,
+    config: TrainConfig,
+    epoch: int,
+    accelerator: Accelerator,
+    bar: Any,
+) -> Epoch:
+    device = accelerator.device
+    generator = _generator(config.seed, epoch, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    model.train()
+    order = torch.randperm(len(data.train), generator=generator, device=device)
+    terms: list[Tensor] = []  # margin and reconstruction of every step stay on the device: reading one would wait for it
+    correct = torch.zeros((), dtype=torch.long, device=device)
+    learning_rate = config.learning_rate
+    for group in order.split(config.batch_size * config.accumulate):
+        learning_rate = config.learning_rate_at(epoch - 1 + len(terms) * config.batch_size / len(order))
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = learning_rate
+        for rows in group.split(config.batch_size):
+            labels = data.train.labels[rows]
+            images, targets = data.preprocess.train(data.train.images[rows], generator)
+            with accelerator.autocast():
+                output = model(images, labels)
+            if output.lengths.shape[1] != len(data.classes):
+                raise ValueError(
+                    f"the model has {output.lengths.shape[1]} class capsules, {data.name} has {len(data.classes)} "
+                    f"classes; build the model with classes={len(data.classes)}"
+                )
+            loss = capsule_loss(output, targets, labels, config.reconstruction_weight)
+            accelerator.backward(loss.total * (len(rows) / len(group)))  # a group counts as one large batch
+            terms.append(torch.stack([loss.margin.detach(), loss.reconstruction.detach()]))
+            correct += (output.lengths.argmax(dim=1) == labels).sum()
+            bar.update()
+        optimizer.step()
+        optimizer.zero_grad()
+        if len(terms) % 100 == 0:
+            _demand_finite(terms, epoch)
+    margin, reconstruction = _demand_finite(terms, epoch)
+    seconds = time.perf_counter() - started
+    return Epoch(
+        epoch=epoch,
+        loss=margin + config.reconstruction_weight * reconstruction,
+        margin=margin,
+        reconstruction=reconstruction,
+        train_accuracy=correct.item() / len(order),
+        test_accuracy=_accuracy(model, data, accelerator),
+        learning_rate=learning_rate,
+        seconds=seconds,
+        peak_memory=_peak_memory(device),
+    )
+
+
+def _demand_finite(terms: list[Tensor], epoch: int) -> tuple[float, float]:
+    """The mean of each term over the steps so far; the first step with a NaN or an infinity stops the run."""
+    table = torch.stack(terms)
+    bad = (~table.isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0, 0])
+        named = dict(zip(CapsuleLoss._fields[1:], table[step].tolist(), strict=True))
+        broken = ", ".join(f"{name} is {value}" for name, value in named.items() if not math.isfinite(value))
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {epoch}, step {step + 1}: {broken}. Training stops; the last checkpoint, if "
+            "there is one, is from before that. Try a lower learning rate, fp32 or bf16, and look at the input images."
+        )
+    margin, reconstruction = table.double().mean(dim=0).tolist()
+    return margin, reconstruction
+
+
+@torch.inference_mode()
+def _accuracy(model: nn.Module, data: ImageData, accelerator: Accelerator) -> float:
+    model.eval()
+    correct = 0
+    for images, labels in zip(data.test.images.split(500), data.test.labels.split(500), strict=True):
+        with accelerator.autocast():
+            output = model(data.preprocess.evaluate(images)[0])
+        correct += int((output.lengths.argmax(dim=1) == labels).sum())
+    return correct / len(data.test)
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU")
+    AcceleratorState._reset_state()  # Accelerate holds the first run's precision for the whole process
+    return Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+
+
+def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """Random numbers of one epoch, from the seed and the epoch alone; dropout and its like follow them too."""
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(mixed)
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def _device_name(accelerator: Accelerator) -> str:
+    return torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _save(
+    path: Path,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    history: History,
+) -> None:
+    """One file holds weights, optimizer, history and configuration, so no kill can leave halves that do not match."""
+    from safetensors.torch import save
+
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()
+    for index, values in state["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+    metadata = {"run": identity, "history": history.to_json(), "scaler": scaler}
+    write_atomically(
+        path,
+        save(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            {name: json.dumps(value) for name, value in metadata.items()},
+        ),
+    )
+
+
+def _resume(
+    path: Path,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+) -> list[Epoch]:
+    """Put a checkpoint's weights and optimizer state back; return the finished epochs."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        saved, records = metadata["run"], History.from_json(metadata["history"]).records
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to start this run again") from error
+    for part, now in identity.items():
+        then = saved.get(part)
+        if then != now:
+            if isinstance(now, dict) and isinstance(then, dict):
+                part = next(f"{part}.{key}" for key in now | then if now.get(key) != then.get(key))
+                now, then = (side.get(part.split(".")[1]) for side in (now, then))
+            raise ValueError(
+                f"{path} belongs to another run: {part} was {then!r} and is now {now!r}; choose another run_dir"
+            )
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to another model: {error}") from error
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            index, key = name.removeprefix("optimizer.").split(".", 1)
+            like = parameters[int(index)]
+            # empty_like keeps the parameter's memory format; another one would change the order of additions
+            kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            state.setdefault(int(index), {})[key] = kept.detach()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(cast(dict[str, Any], metadata["scaler"]))
+    return records
