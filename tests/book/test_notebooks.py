@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:  # in Colab: install capsnb, leave the torch that is there alone
     %pip install -q "git+{url}"
     import capsnb
-capsnb.start_chapter()  # seed, device, profile and figure style; prints one line that describes this machine
+chapter = capsnb.start_chapter()
 """
 
 BADGES = (
