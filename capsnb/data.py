@@ -417,7 +417,7 @@ def _read_images(paths: list[Path]) -> Tensor:
     ]  # a task for each file costs more
     images: list[np.ndarray] = []
     with (
-        ThreadPoolExecutor() as pool,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(paths), desc="reading images", unit="", delay=1, leave=False) as progress,
     ):
         for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
