@@ -1,0 +1,448 @@
+import base64
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from capsnb import plots
+from capsnb.data import ImageData, Preprocess, Split
+from capsnb.evaluation import Evaluation, evaluate, evaluation_of_scores
+from capsnb.models import CapsNet
+from capsnb.training import Epoch, History, TrainConfig
+
+LIGHT, DARK = ("#ffffff", "#222832"), ("#14181e", "#ced6dd")  # page and ink of the book's two themes
+
+
+def history(seed: int, epochs: int = 4, loss: float = 0.8) -> History:
+    records = [
+        Epoch(e, loss / e, loss / e, 40.0 / e, 0.9, 1 - 0.2 / e - seed / 100, 1e-3, 2.0, 2**27)
+        for e in range(1, epochs + 1)
+    ]
+    return History("CapsNet", "noise", 10, "cpu", TrainConfig(seed=seed), records)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    pixels = torch.randint(0, 256, (30, 1, 20, 20), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
+    split = Split(pixels, torch.arange(30) % 3)
+    return ImageData("noise", ("ant", "bee", "cat"), split, split, Preprocess(pad=0))
+
+
+@pytest.fixture(scope="module")
+def model() -> CapsNet:
+    torch.manual_seed(0)
+    return CapsNet((1, 20, 20), 3, channels=4, capsule_types=1, capsule_dim=4, class_dim=8, decoder=(8,))
+
+
+@pytest.fixture(scope="module")
+def result(model: CapsNet, data: ImageData) -> Evaluation:
+    return evaluate(model, data)
+
+
+@pytest.fixture(scope="module")
+def draw(model: CapsNet, data: ImageData, result: Evaluation) -> dict[str, Callable[[], Figure]]:
+    couplings = torch.randn(3, 2, 40, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
+
+    plots.use_style()  # as a chapter does, for what it draws itself
+
+    def own() -> Figure:
+        fig, axes = plots.figure("A <chapter's> own & other")
+        axes.plot([0, 1], [0, 1], label=r"$\hat u_{ij}$")
+        axes.axhline(0.5, color=plots.INK)
+        axes.legend()
+        return plots.describe(fig, 'A "line" from 0 to 1 & back, x < 2.')
+
+    return {
+        "own": own,
+        "curves": lambda: plots.curves({"a": [history(0), history(1)], "b": history(2, 3)}),
+        "confusion": lambda: plots.confusion_matrix(result),
+        "roc": lambda: plots.roc(result),
+        "grid": lambda: plots.image_grid(data.test.images[:5], titles=list("vwxyz")),
+        "mistakes": lambda: plots.mistakes(result, data),
+        "couplings": lambda: plots.couplings(couplings, labels=data.classes, example=1),
+        "reconstructions": lambda: plots.reconstructions(model, data, count=4),
+        "perturbations": lambda: plots.perturbations(model, data, index=2),
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(draw: dict[str, Callable[[], Figure]]) -> dict[str, tuple[Figure, str]]:
+    figures = {name: make() for name, make in draw.items()}
+    return {name: (fig, plots.to_html(fig)) for name, fig in figures.items()}
+
+
+def pictures(page: str) -> list[np.ndarray]:
+    """The raster images inside an SVG, RGBA."""
+    found = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    return [np.array(Image.open(io.BytesIO(base64.b64decode(code)))) for code in found]
+
+
+def test_every_figure_is_one_labelled_svg(pages: dict[str, tuple[Figure, str]]) -> None:
+    for fig, page in pages.values():
+        tree = ElementTree.fromstring(page)
+        (svg,) = tree
+        assert (tree.tag, tree.get("class")) == ("figure", "capsnb-figure")
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert (svg.get("role"), svg.get("aria-label")) == ("img", fig.alt)
+        assert "max-width:100%" in svg.get("style") and svg.get("viewBox")
+        assert len(fig.alt) > 15
+        assert not re.search(
+            r"<\?xml|DOCTYPE|<metadata|<style|<script|https?://(?!www\.w3\.org/2000/svg)", page
+        )
+
+
+def test_ink_is_the_pages_own_and_text_is_text(pages: dict[str, tuple[Figure, str]]) -> None:
+    for name, (_, page) in pages.items():
+        assert plots.INK not in page and "#000000" not in page
+        assert "DejaVu" not in page
+        if name not in ("grid", "mistakes"):
+            assert "currentColor" in page
+        for style in re.findall(r'<(?:text|tspan) [^>]*style="([^"]*)"', page):
+            assert "fill: currentColor" in style and "system-ui" in style
+    assert "chapter's" in pages["own"][1] and "predicted class" in pages["confusion"][1]
+
+
+def test_the_same_figure_gives_the_same_bytes(
+    draw: dict[str, Callable[[], Figure]], pages: dict[str, tuple[Figure, str]]
+) -> None:
+    for name, (fig, page) in pages.items():
+        assert plots.to_html(fig) == page, f"{name} shown again"
+        assert plots.to_html(draw[name]()) == page, f"{name} drawn again"
+
+
+def test_ids_never_clash_on_a_page(pages: dict[str, tuple[Figure, str]]) -> None:
+    every = []
+    for _, page in pages.values():
+        ids = re.findall(r' id="([^"]+)"', page)
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) == set(ids)
+        every += ids
+    assert len(every) == len(set(every)) > 10
+
+
+def test_pages_stay_small(pages: dict[str, tuple[Figure, str]]) -> None:
+    assert max(len(page) for _, page in pages.values()) < 100_000
+
+
+def luminance(rgb: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("page", [LIGHT[0], DARK[0]])
+def test_line_colours_stand_out_on_both_pages(page: str) -> None:
+    assert all(contrast(to_rgb(colour), to_rgb(page)) >= 3 for colour in plots.COLOURS)
+    assert len(plots.COLOURS) == len(set(map(str, plots.LINES))) == len(set(plots.MARKERS))
+
+
+@pytest.mark.parametrize(("page", "ink"), [LIGHT, DARK])
+@given(share=st.floats(0, 1))
+def test_counts_can_be_read_on_every_cell(page: str, ink: str, share: float) -> None:
+    for colour in plots.COLOURS[:2]:
+        depth = plots.tint(share)
+        cell = tuple(depth * a + (1 - depth) * b for a, b in zip(to_rgb(colour), to_rgb(page), strict=True))
+        assert contrast(cell, to_rgb(ink)) >= 4.5
+
+
+def test_a_figure_needs_words() -> None:
+    fig, _ = plots.figure()
+    with pytest.raises(ValueError, match="text alternative is empty"):
+        plots.describe(fig, " \n")
+    with pytest.warns(UserWarning, match=r"capsnb\.plots\.describe"):
+        plots.to_html(fig)
+    assert plots.describe(fig, "two\n  words") is fig
+    assert plots.describe(fig, "two\n  words").alt == "two words"
+
+
+def test_colours_of_the_data_are_left_alone() -> None:
+    fig, axes = plots.figure()
+    axes.plot([0, 1], color="#123456")
+    assert "#123456" in plots.to_html(plots.describe(fig, "A line."))
+
+
+def test_curves_tell_means_and_ranges() -> None:
+    fig = plots.curves({"a": [history(0), history(1)], "b": history(2, 3)}, ("loss", "test_accuracy"))
+    assert (
+        "a (mean and range of 2 seeds): training loss from 0.8 to 0.2, the seeds' last values 0.2 to 0.2"
+        in fig.alt
+    )
+    assert "test accuracy from 79.5 to 94.5 %, the seeds' last values 94.0 to 95.0" in fig.alt
+    assert "b: test accuracy from 78.0 to 91.3 %" in fig.alt
+    left, right = fig.axes
+    assert (left.get_xlabel(), right.get_ylabel()) == ("epoch", "test accuracy / %")
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [79.5, 89.5, 100 * (1 - 0.2 / 3) - 0.5, 94.5])
+    band = right.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (pytest.approx(79), pytest.approx(95))
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a (mean and range of 2 seeds)", "b"]
+    assert len({(line.get_linestyle(), line.get_marker()) for line in left.lines}) == 2
+
+
+def test_curves_stop_where_a_seed_stops_and_wide_ranges_are_logarithmic() -> None:
+    fig = plots.curves({"a": [history(0, 5), history(1, 3)]}, ("loss",))
+    assert len(fig.axes[0].lines[0].get_ydata()) == 3
+    assert fig.axes[0].get_yscale() == "linear"
+    assert plots.curves(history(0, 30), ("loss",)).axes[0].get_yscale() == "log"
+
+
+def test_curves_refuse_what_they_cannot_draw() -> None:
+    with pytest.raises(ValueError, match=r"\['accuracy'\]: choose from loss"):
+        plots.curves({"a": history(0)}, ("accuracy",))
+    for nothing in ({}, {"a": []}, {"a": history(0, 0)}):
+        with pytest.raises(ValueError, match="a finished epoch"):
+            plots.curves(nothing)
+
+
+def test_confusion_matrix_writes_every_count_and_the_commonest_mistake() -> None:
+    truth = [0] * 5 + [1] * 4 + [2] * 3
+    guess = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
+    result = evaluation_of_scores(truth, np.eye(3)[guess], ("ant", "bee", "cat"))
+    fig = plots.confusion_matrix(result)
+    assert "66.7 % of 12 images right, commonest mistake: bee taken for cat (3×)" in fig.alt
+    assert "ant 80.0 %, bee 25.0 %, cat 100.0 %" in fig.alt
+    cells = {
+        (round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in fig.axes[0].texts
+    }
+    for (i, j), count in np.ndenumerate(result.confusion):
+        assert cells[i, j] == (str(count) if count else "·")
+    tied = plots.confusion_matrix(evaluation_of_scores([0, 1], [[0, 1], [1, 0]], ("a", "b")))
+    assert "a taken for b (1×, as are 1 others)" in tied.alt
+    assert "no mistakes" in plots.confusion_matrix(evaluation_of_scores([0, 1], np.eye(2), ("a", "b"))).alt
+
+
+def test_a_hundred_classes_are_drawn_without_counts() -> None:
+    names = [f"class{i}" for i in range(100)]
+    result = evaluation_of_scores(range(100), np.eye(100), names)
+    axes = plots.confusion_matrix(result).axes[0]
+    assert not axes.texts and len(axes.get_xticks()) == 20
+    plots.roc(result)
+
+
+def test_roc_names_the_three_worst() -> None:
+    random = np.random.default_rng(0)
+    truth = np.arange(200) % 5
+    scores = np.eye(5)[truth] * [4, 0.2, 3, 0.4, 0.6] + random.normal(0, 1, (200, 5))
+    result = evaluation_of_scores(truth, scores, list("abcde"))
+    fig = plots.roc(result)
+    names = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    assert names == [f"{c}: {result.auc[c]:.4f}" for c in sorted("bde", key=result.auc.get)]
+    assert f"macro AUC {result.auc['macro']:.4f}" in fig.alt and all(name in fig.alt for name in names)
+    assert fig.axes[1].get_xlim()[1] == pytest.approx(0.102)
+    with pytest.raises(ValueError, match="zoom=0"):
+        plots.roc(result, zoom=0)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="single class"):
+        plots.roc(evaluation_of_scores([0, 0], [[1, 0], [1, 0]], ("a", "b")))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    shape=st.tuples(st.integers(1, 7), st.sampled_from([1, 3]), st.integers(2, 9), st.integers(2, 9)),
+    columns=st.none() | st.integers(1, 8),
+    titled=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_grids_hold_every_pixel(shape: tuple, columns: int | None, titled: bool, seed: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    titles = [f"t{i}" for i in range(len(images))] if titled else None
+    fig = plots.image_grid(images, titles, columns)
+    (canvas,) = pictures(plots.to_html(fig))
+    opaque = canvas[..., 3] == 255
+    assert opaque.sum() == shape[0] * shape[2] * shape[3]
+    tops = np.flatnonzero(np.diff(np.r_[0, opaque.any(axis=1)]) == 1)
+    lefts = np.flatnonzero(np.diff(np.r_[0, opaque.any(axis=0)]) == 1)
+    places = [(top, left) for top in tops for left in lefts][: len(images)]
+    for (top, left), image in zip(places, images, strict=True):
+        shown = canvas[top : top + shape[2], left : left + shape[3], :3]
+        np.testing.assert_array_equal(shown, np.broadcast_to(image.transpose(1, 2, 0), shown.shape))
+    assert fig.alt.startswith(f"{shape[0]} images of {shape[3]} x {shape[2]} pixels")
+
+
+def test_floats_are_shown_from_black_to_white() -> None:
+    unit = torch.tensor([0.0, 0.5, 1.0, 1.0]).view(1, 2, 2)
+    for images in (unit, 6 * unit - 3):  # in [0, 1] as they are; beyond it stretched
+        (canvas,) = pictures(plots.to_html(plots.image_grid(images)))
+        assert canvas[..., 0].tolist() == [[0, 128], [255, 255]]
+    (dim,) = pictures(plots.to_html(plots.image_grid(unit / 5)))
+    assert dim[..., 0].max() == 51
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 2, 4, 4), torch.zeros(4, 4), torch.zeros(0, 4, 4)])
+def test_grids_refuse_other_shapes(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"images must be \[N, H, W\]"):
+        plots.image_grid(images)
+
+
+def test_grids_refuse_other_values() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        plots.image_grid(torch.full((1, 4, 4), torch.nan))
+    with pytest.raises(ValueError, match="1 titles for 2 images"):
+        plots.image_grid(torch.zeros(2, 4, 4), ["a"])
+    with pytest.raises(ValueError, match="columns=0"):
+        plots.image_grid(torch.zeros(2, 4, 4), columns=0)
+
+
+def test_mistakes_show_the_right_images(result: Evaluation, data: ImageData) -> None:
+    assert len(result.mistakes) >= 3
+    fig = plots.mistakes(result, data, count=3)
+    first = result.mistakes[0]
+    told = f"{data.classes[first['truth']]} → {data.classes[first['prediction']]} ({first['confidence']:.2f})"
+    assert f"The 3 most confident of {len(result.mistakes)} mistakes in 30 test images of noise" in fig.alt
+    assert f": {told}, " in fig.alt
+    (canvas,) = pictures(plots.to_html(fig))
+    top = np.flatnonzero(canvas[..., 3].any(axis=1))[0]
+    np.testing.assert_array_equal(canvas[top : top + 20, :20, 0], data.test.images[first["index"], 0])
+
+
+def test_mistakes_need_the_evaluated_data(result: Evaluation, data: ImageData) -> None:
+    with pytest.raises(ValueError, match="30 images of 'other'"):
+        plots.mistakes(replace(result, dataset="other"), data)
+    with pytest.raises(ValueError, match="count=0"):
+        plots.mistakes(result, data, count=0)
+    assert "no mistakes in 30 images" in plots.mistakes(replace(result, mistakes=[]), data).alt
+
+
+def test_couplings_say_who_wins() -> None:
+    couplings = torch.full((2, 2, 10, 4), 0.25)
+    couplings[1, 1] = torch.tensor([0.1, 0.2, 0.6, 0.1])
+    fig = plots.couplings(couplings, labels=list("abcd"), example=1)
+    assert "On average c gets 0.2500 of an input capsule in the first and 0.6000, the largest share" in fig.alt
+    assert "0% in the first iteration, 100% in the last" in fig.alt
+    assert [axes.get_title() for axes in fig.axes[:2]] == ["iteration 1", "iteration 2"]
+    shares = [bar.get_y() + bar.get_height() for bar in fig.axes[1].patches]
+    np.testing.assert_allclose(shares, [0.1, 0.2, 0.6, 0.1], atol=1e-6)
+    five = plots.couplings(torch.full((5, 1, 10, 4), 0.25))
+    assert [axes.get_title() for axes in five.axes[:3]] == ["iteration 1", "iteration 3", "iteration 5"]
+
+
+def test_couplings_over_the_wrong_axis_are_found() -> None:
+    with pytest.raises(ValueError, match="sum to one over J"):
+        plots.couplings(torch.randn(3, 1, 10, 4).softmax(dim=2))
+    with pytest.raises(ValueError, match=r"\[R, B, I, J\]"):
+        plots.couplings(torch.full((10, 4), 0.25))
+    with pytest.raises(ValueError, match="example=1"):
+        plots.couplings(torch.full((3, 1, 10, 4), 0.25), example=1)
+    with pytest.raises(ValueError, match="3 labels for 4 output capsules"):
+        plots.couplings(torch.full((3, 1, 10, 4), 0.25), labels=list("abc"))
+
+
+def drawn_by(model: CapsNet, data: ImageData, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Targets, and what the decoder draws from the winning capsules."""
+    inputs, targets = data.preprocess.evaluate(data.test.images[indices])
+    with torch.inference_mode():
+        output = model(inputs)
+        return targets.numpy(), model.decoder(output.capsules, output.lengths.argmax(1)).numpy()
+
+
+def test_reconstructions_are_masked_by_the_prediction(model: CapsNet, data: ImageData) -> None:
+    model.train()
+    fig = plots.reconstructions(model, data, count=4)
+    assert model.training
+    targets, drawn = drawn_by(model, data, [0, 1, 2, 3])  # labels 0 1 2 0
+    errors = ((targets - drawn) ** 2).sum((1, 2, 3))
+    assert (
+        f"Squared error per image {errors.min():.1f} to {errors.max():.1f}, mean {errors.mean():.1f}"
+        in fig.alt
+    )
+    (canvas,) = pictures(plots.to_html(fig))
+    np.testing.assert_allclose(canvas[-20:, :20, 0], np.round(255 * drawn[0, 0]), atol=1)
+    with pytest.raises(ValueError, match="count=0"):
+        plots.reconstructions(model, data, count=0)
+
+
+def test_perturbing_by_nothing_changes_nothing(model: CapsNet, data: ImageData) -> None:
+    fig = plots.perturbations(model, data, index=2, dimensions=[7, 0], values=[-1, 0, 1])
+    (canvas,) = pictures(plots.to_html(fig))
+    _, plain = drawn_by(model, data, [2])
+    rows = [canvas[-41:-21], canvas[-20:]]
+    for row in rows:
+        np.testing.assert_allclose(row[:, 21:41, 0], np.round(255 * plain[0, 0]), atol=1)
+        assert (row[:, :20, 0] != row[:, 42:, 0]).any()
+    assert "7 by 0." in fig.alt and "0 by 0." in fig.alt and "-1.00 to +1.00" in fig.alt
+
+
+def test_perturbations_take_the_strongest_dimensions(model: CapsNet, data: ImageData) -> None:
+    told = plots.perturbations(model, data).alt.rpartition("for each number: ")[2]
+    effects = [float(e) for e in re.findall(r"by (\d\.\d+)", told)]
+    assert len(effects) == 6 and effects == sorted(effects, reverse=True)
+    with pytest.raises(ValueError, match="index=30"):
+        plots.perturbations(model, data, index=30)
+    with pytest.raises(ValueError, match="dimensions from 0 to 7"):
+        plots.perturbations(model, data, dimensions=[8])
+
+
+def test_pictures_need_a_decoder(data: ImageData) -> None:
+    bare = CapsNet((1, 20, 20), 3, channels=4, capsule_types=1, capsule_dim=4, class_dim=4, decoder=None)
+    for show in (plots.reconstructions, plots.perturbations):
+        with pytest.raises(ValueError, match="CapsNet has no decoder"):
+            show(bare, data)
+
+
+@pytest.fixture
+def notebook() -> Iterator[Callable[[str], list[dict[str, str]]]]:
+    """Run a cell as Jupyter does, with the inline backend; returns the data of each output."""
+    import matplotlib.pyplot as plt
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:
+            """There are no windows here."""
+
+    shell = Shell.instance()
+    shell.run_line_magic("matplotlib", "inline")
+    plots.use_style()
+    plt.close("all")
+
+    def run(cell: str) -> list[dict[str, str]]:
+        with capture_output() as captured:
+            assert shell.run_cell(cell).success
+        return [output.data for output in captured.outputs]
+
+    yield run
+    plt.close("all")
+    plt.switch_backend("agg")
+    shell.display_formatter.ipython_display_formatter.pop(Figure, None)
+    Shell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "from capsnb import plots; fig, axes = plots.figure()",
+        "from capsnb import plots; import matplotlib.pyplot as plt; fig, axes = plt.subplots()",
+    ],
+)
+def test_a_notebook_shows_a_figure_once(notebook: Callable, make: str) -> None:
+    (shown,) = notebook(f"{make}\naxes.plot([1, 2])\nplots.describe(fig, 'A rising line.')")
+    assert shown.keys() == {"text/html", "text/plain"}
+    assert shown["text/plain"] == "A rising line."
+    assert shown["text/html"].startswith('<figure class="capsnb-figure"')
+    assert notebook("1 + 1;") == []
+
+
+def test_a_forgotten_pyplot_figure_is_shown_as_svg_too(notebook: Callable) -> None:
+    cell = "import matplotlib.pyplot as plt; plt.plot([1, 2]); capsnb_plots.describe(plt.gcf(), 'A line.');"
+    (shown,) = notebook("from capsnb import plots as capsnb_plots\n" + cell)
+    assert 'aria-label="A line."' in shown["text/html"] and "image/png" not in shown
+
+
+def test_style_needs_no_notebook() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.use_style()
