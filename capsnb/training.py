@@ -383,6 +383,47 @@ def _save(
     )
 
 
+def load_weights(model: nn.Module, path: str | Path) -> History:
+    """Put the weights of a checkpoint that `fit(..., run_dir=...)` wrote into a model.
+
+    Args:
+        model: a model of the same sizes.
+        path: the checkpoint, `RUN_DIR/checkpoint.safetensors`.
+
+    Returns:
+        The history of the run up to this checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or belongs to another model.
+    """
+    tensors, metadata = _read(Path(path))
+    _put_weights(model, tensors, Path(path))
+    return metadata["history"]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; train first, with run_dir={str(path.parent)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return tensors, {**metadata, "history": History.from_json(metadata["history"])}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to start this run again") from error
+
+
+def _put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to another model: {error}") from error
+
+
 def _resume(
     path: Path,
     identity: dict[str, Any],
@@ -391,15 +432,8 @@ def _resume(
     accelerator: Accelerator,
 ) -> list[Epoch]:
     """Put a checkpoint's weights and optimizer state back; return the finished epochs."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        saved, records = metadata["run"], History.from_json(metadata["history"]).records
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to start this run again") from error
+    tensors, metadata = _read(path)
+    saved, records = metadata["run"], metadata["history"].records
     for part, now in identity.items():
         then = saved.get(part)
         if then != now:
@@ -409,11 +443,7 @@ def _resume(
             raise ValueError(
                 f"{path} belongs to another run: {part} was {then!r} and is now {now!r}; choose another run_dir"
             )
-    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} belongs to another model: {error}") from error
+    _put_weights(model, tensors, path)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -1,0 +1,3 @@
+from capsnb.cli import main
+
+main()

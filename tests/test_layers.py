@@ -1,0 +1,99 @@
+"""Capsule layers: which numbers make a capsule, which weights make a vote, and how long capsules are at the start."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsnb import PrimaryCapsules, RoutingCapsules, routing_by_agreement, squash
+from capsnb.layers import default_weight_std
+
+
+@given(
+    types=st.integers(1, 3), dim=st.integers(1, 4), side=st.tuples(st.integers(1, 3), st.integers(1, 3)), B=st.integers(1, 2)
+)
+def test_a_capsule_is_the_channels_of_one_location(types, dim, side, B):
+    layer = PrimaryCapsules(types * dim, types, dim, kernel_size=1, stride=1)
+    with torch.no_grad():  # an identity convolution: what comes out is what went in, arranged
+        layer.conv.weight.copy_(torch.eye(types * dim)[:, :, None, None])
+        layer.conv.bias.zero_()
+    H, W = side
+    x = torch.arange(B * types * dim * H * W, dtype=torch.float32).reshape(B, types * dim, H, W)
+    capsules = layer(x)
+    for b in range(B):
+        for t in range(types):
+            for h in range(H):
+                for w in range(W):
+                    expected = squash(x[b, t * dim : (t + 1) * dim, h, w])
+                    torch.testing.assert_close(capsules[b, (t * H + h) * W + w], expected)
+
+
+@given(sizes=st.tuples(*[st.integers(1, 4)] * 5), seed=st.integers(0, 99))
+def test_votes_are_one_matrix_for_each_pair(sizes, seed):
+    B, I, D, J, E = sizes
+    torch.manual_seed(seed)
+    layer = RoutingCapsules(I, D, J, E).double()
+    u = torch.randn(B, I, D, dtype=torch.float64)
+    votes = layer.votes(u)
+    for i in range(I):
+        for j in range(J):
+            torch.testing.assert_close(votes[:, i, j], u[:, i] @ layer.weight[i, j].T)
+
+
+def test_a_layer_routes_its_votes():
+    layer = RoutingCapsules(6, 4, 3, 5, iterations=2)
+    u = torch.randn(2, 6, 4)
+    torch.testing.assert_close(layer(u), routing_by_agreement(layer.votes(u), 2))
+
+
+def test_gradients_reach_weights_and_inputs():
+    layer = RoutingCapsules(6, 4, 3, 5)
+    u = torch.randn(2, 6, 4, requires_grad=True)
+    layer(u).square().sum().backward()
+    for gradient in (u.grad, layer.weight.grad):
+        assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("I", "J", "E"), [(1152, 10, 16), (288, 32, 8), (32, 32, 8), (8, 5, 4)])
+def test_default_weights_give_uniform_sums_of_length_one(I, J, E):
+    torch.manual_seed(0)
+    u = torch.nn.functional.normalize(torch.randn(64, I, 8), dim=-1) / 2
+    layer = RoutingCapsules(I, 8, J, E)
+    s = layer.votes(u).sum(1) / J
+    assert abs(s.square().sum(-1).mean().sqrt() - 1) < 0.2
+    assert layer.weight.std().item() == pytest.approx(default_weight_std(I, J, E), rel=0.1)
+
+
+def test_lengths_stay_of_order_one_through_many_layers_where_the_paper_s_weights_silence_them():
+    torch.manual_seed(0)
+    u = torch.nn.functional.normalize(torch.randn(16, 32, 8), dim=-1) / 2
+
+    def lengths_after_16_layers(std: float | None) -> torch.Tensor:
+        x = u
+        for _ in range(16):
+            x = RoutingCapsules(32, 8, 32, 8, weight_std=std)(x)
+        return x.norm(dim=-1).mean()
+
+    assert 0.2 < lengths_after_16_layers(None) < 0.95
+    assert lengths_after_16_layers(0.01) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"in_capsules": 0}, "in_capsules"),
+        ({"out_dim": -1}, "out_dim"),
+        ({"iterations": 0}, "iterations"),
+        ({"routing": "vote"}, "routing 'vote'"),
+        ({"backend": "magic"}, "backend 'magic'"),
+    ],
+)
+def test_bad_sizes_and_names_are_named(arguments, named):
+    good = {"in_capsules": 2, "in_dim": 2, "out_capsules": 2, "out_dim": 2}
+    with pytest.raises(ValueError, match=named):
+        RoutingCapsules(**{**good, **arguments})
+
+
+def test_capsules_of_another_shape_are_named():
+    with pytest.raises(ValueError, match=r"\[B, 6, 4\] are expected, got \(2, 6, 5\)"):
+        RoutingCapsules(6, 4, 3, 5)(torch.randn(2, 6, 5))

@@ -1,0 +1,61 @@
+"""The margin loss against a loop, the reconstruction loss as a sum, and their weights."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsnb import CapsuleOutput, capsule_loss, margin_loss, reconstruction_loss
+
+
+def margin_in_loops(lengths: torch.Tensor, labels: torch.Tensor) -> float:
+    total = 0.0
+    for row, label in zip(lengths.tolist(), labels.tolist(), strict=True):
+        for j, length in enumerate(row):
+            total += max(0, 0.9 - length) ** 2 if j == label else 0.5 * max(0, length - 0.1) ** 2
+    return total / len(lengths)
+
+
+@given(B=st.integers(1, 5), J=st.integers(1, 6), seed=st.integers(0, 99))
+def test_margin_equals_the_loop(B, J, seed):
+    torch.manual_seed(seed)
+    lengths, labels = torch.rand(B, J, dtype=torch.float64), torch.randint(J, (B,))
+    assert margin_loss(lengths, labels).item() == pytest.approx(margin_in_loops(lengths, labels), rel=1e-12)
+
+
+def test_all_capsules_silent_cost_0_81():
+    assert margin_loss(torch.zeros(3, 10), torch.tensor([0, 4, 9])).item() == pytest.approx(0.81)
+
+
+def test_inside_both_margins_costs_nothing():
+    assert margin_loss(torch.tensor([[0.95, 0.05, 0.1]]), torch.tensor([0])) == 0
+
+
+def test_gradcheck():
+    lengths = torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 3])
+    assert torch.autograd.gradcheck(lambda x: margin_loss(x, labels), (lengths,))
+
+
+@given(B=st.integers(1, 4), side=st.integers(1, 5))
+def test_reconstruction_sums_pixels_and_averages_images(B, side):
+    assert reconstruction_loss(torch.zeros(B, 2, side, side), torch.full((B, 2, side, side), 0.5)).item() == (
+        pytest.approx(0.25 * 2 * side * side)
+    )
+
+
+def test_total_weighs_its_terms():
+    output = CapsuleOutput(torch.zeros(2, 3, 4), torch.rand(2, 3), torch.rand(2, 1, 5, 5))
+    images, labels = torch.rand(2, 1, 5, 5), torch.tensor([0, 2])
+    loss = capsule_loss(output, images, labels, reconstruction_weight=0.25)
+    torch.testing.assert_close(loss.margin, margin_loss(output.lengths, labels))
+    torch.testing.assert_close(loss.total, loss.margin + 0.25 * loss.reconstruction)
+    without = capsule_loss(output._replace(reconstruction=None), images, labels)
+    assert without.total == without.margin and without.reconstruction == 0
+
+
+def test_shapes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3,\)"):
+        margin_loss(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="differ in shape"):
+        reconstruction_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))

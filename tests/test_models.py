@@ -1,0 +1,79 @@
+"""CapsNet: published sizes, what the decoder may see, and gradients everywhere."""
+
+import pytest
+import torch
+from torch import nn
+
+from capsnb import CapsNet, RoutingCapsules, capsule_loss, summary
+from capsnb.models import Decoder
+
+TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
+
+
+def test_the_published_sizes():
+    model = CapsNet()
+    assert model.capsules[0].weight.shape == (1152, 10, 16, 8)
+    table = summary(model)
+    # Sabour et al. 2017 give 8.2 M parameters: conv 20,992; primary 5,308,672; W 1,474,560; decoder 1,411,344
+    assert table.total_params == 20_992 + 5_308_672 + 1_474_560 + 1_411_344
+    assert table.total_params == sum(p.numel() for p in model.parameters())
+    assert "[1, 1152, 8]" in str(table) and "[1, 10, 16]" in str(table)
+
+
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32), (1, 17, 21)])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_any_image_and_depth(image_shape, blocks):
+    model = CapsNet(image_shape, classes=4, blocks=blocks, hidden_capsules=5, class_dim=6, **TINY)
+    output = model(torch.randn(2, *image_shape), torch.tensor([1, 3]))
+    assert output.capsules.shape == (2, 4, 6) and output.lengths.shape == (2, 4)
+    assert output.reconstruction.shape == (2, *image_shape)
+    assert 0 <= output.reconstruction.min() and output.reconstruction.max() <= 1
+    assert len(model.capsules) == (1 if blocks == 0 else 2 + 2 * blocks)
+    torch.testing.assert_close(output.lengths, output.capsules.norm(dim=-1))
+
+
+def test_every_parameter_gets_a_gradient():
+    torch.manual_seed(0)
+    model = CapsNet(blocks=1, hidden_capsules=6, **TINY)
+    images, labels = torch.randn(4, 1, 28, 28), torch.tensor([0, 1, 2, 3])
+    capsule_loss(model(images, labels), torch.rand(4, 1, 28, 28), labels).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_the_decoder_sees_the_labelled_capsule_alone():
+    decoder = Decoder(classes=3, dim=4, image_shape=(1, 5, 5), hidden=(8,))
+    capsules, labels = torch.randn(2, 3, 4), torch.tensor([0, 2])
+    changed = capsules.clone()
+    changed[0, 1:], changed[1, :2] = 9.0, 9.0
+    torch.testing.assert_close(decoder(capsules, labels), decoder(changed, labels))
+    changed[0, 0] += 1
+    assert not torch.allclose(decoder(capsules, labels)[0], decoder(changed, labels)[0])
+
+
+def test_without_labels_the_longest_capsule_is_drawn():
+    model = CapsNet(**TINY).eval()
+    images = torch.randn(3, 1, 28, 28)
+    guessed = model(images)
+    told = model(images, guessed.lengths.argmax(dim=1))
+    torch.testing.assert_close(guessed.reconstruction, told.reconstruction)
+    other = model(images, (guessed.lengths.argmax(dim=1) + 1) % 10)
+    assert not torch.allclose(guessed.reconstruction, other.reconstruction)
+
+
+def test_weight_std_reaches_every_capsule_layer():
+    model = CapsNet(blocks=1, weight_std=0.01, **TINY)
+    for layer in model.capsules:
+        assert isinstance(layer, RoutingCapsules)
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="16x28 pixels are too small"):
+        CapsNet((1, 16, 28))
+    with pytest.raises(ValueError, match="blocks must be 0 or more, got -1"):
+        CapsNet(blocks=-1)
+    with pytest.raises(ValueError, match=r"\[B, 1, 28, 28\] are expected, got \(2, 3, 28, 28\)"):
+        CapsNet(**TINY)(torch.randn(2, 3, 28, 28))
+    with pytest.raises(ValueError, match="Linear has no image_shape"):
+        summary(nn.Linear(3, 4))

@@ -1,0 +1,287 @@
+"""Training: same seed same numbers, a killed run goes on, a broken loss stops."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from capsnb import CapsNet, History, ImageData, TrainConfig, capsule_loss, fit, load_data
+from capsnb.training import CHECKPOINT, SCHEDULES, load_weights
+
+CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=3e-3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return load_data("mnist5k").subset(train=160, test=50).with_preprocess(rotate=5.0)
+
+
+def tiny() -> CapsNet:
+    torch.manual_seed(1)
+    return CapsNet(channels=8, capsule_types=2, decoder=(16,))
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_bitwise_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole_run(data):
+    """A run that nothing interrupted."""
+    model = tiny()
+    return fit(model, data, CONFIG, progress=False), weights(model)
+
+
+def without_time(history: History) -> list[dict]:
+    return [
+        {k: v for k, v in dataclasses.asdict(r).items() if k not in ("seconds", "peak_memory")} for r in history.records
+    ]
+
+
+def test_same_seed_same_numbers(data, whole_run):
+    model = tiny()
+    history = fit(model, data, CONFIG, progress=False)
+    assert without_time(history) == without_time(whole_run[0])
+    assert_bitwise_equal(weights(model), whole_run[1])
+
+
+def test_another_seed_other_numbers(data, whole_run):
+    history = fit(tiny(), data, dataclasses.replace(CONFIG, epochs=1, seed=6), progress=False)
+    assert history["loss"][0] != whole_run[0]["loss"][0]
+
+
+def test_it_learns(data):
+    history = fit(tiny(), data, TrainConfig(epochs=15, batch_size=16, learning_rate=5e-3), progress=False)
+    assert history["loss"][-1] < 0.75 * history["loss"][0]
+    assert history["train_accuracy"][-1] > 0.5
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(data, whole_run, tmp_path):
+    class StopAfterTwoEpochs(Exception):
+        pass
+
+    class Dying(CapsNet):
+        seen = 0
+
+        def forward(self, images, labels=None):
+            if labels is not None:
+                Dying.seen += 1
+                if Dying.seen > 12:  # 5 steps an epoch: stops in the middle of the third
+                    raise StopAfterTwoEpochs
+            return super().forward(images, labels)
+
+    torch.manual_seed(1)
+    with pytest.raises(StopAfterTwoEpochs):
+        fit(Dying(channels=8, capsule_types=2, decoder=(16,)), data, CONFIG, run_dir=tmp_path, progress=False)
+    model = tiny()
+    torch.manual_seed(99)  # the state of the process must not matter
+    history = fit(model, data, CONFIG, run_dir=tmp_path, progress=False)
+    assert without_time(history) == without_time(whole_run[0])
+    assert_bitwise_equal(weights(model), whole_run[1])
+
+
+RUN = """
+import sys, torch
+from capsnb import CapsNet, TrainConfig, fit, load_data
+data = load_data("mnist5k").subset(train=160, test=50).with_preprocess(rotate=5.0)
+torch.manual_seed(1)
+model = CapsNet(channels=8, capsule_types=2, decoder=(16,))
+fit(model, data, TrainConfig(epochs=12, batch_size=32, learning_rate=3e-3, seed=5), run_dir=sys.argv[1], progress=False)
+"""
+
+
+def test_kill_9_loses_at_most_the_epoch_that_was_running(data, tmp_path):
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed)
+    try:
+        deadline = time.monotonic() + 300
+        while not (killed / CHECKPOINT).exists():
+            assert process.poll() is None and time.monotonic() < deadline, "the run ended before it wrote a checkpoint"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = len(load_weights(tiny(), killed / CHECKPOINT).records)  # what is on disk is whole
+    assert 1 <= finished < 12, "the kill came too late to show anything"
+    assert start(killed).wait() == 0 and start(whole).wait() == 0
+    resumed, uninterrupted = tiny(), tiny()
+    load_weights(resumed, killed / CHECKPOINT)
+    load_weights(uninterrupted, whole / CHECKPOINT)
+    assert_bitwise_equal(weights(resumed), weights(uninterrupted))
+
+
+def test_a_finished_run_returns_its_history_and_weights(data, whole_run, tmp_path):
+    fit(tiny(), data, CONFIG, run_dir=tmp_path, progress=False)
+    model = tiny()
+    history = fit(model, data, CONFIG, run_dir=tmp_path, progress=False)
+    assert len(history.records) == 3
+    assert_bitwise_equal(weights(model), whole_run[1])
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(data, tmp_path):
+    fit(tiny(), data, dataclasses.replace(CONFIG, epochs=1), run_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"config\.epochs was 1 and is now 3"):
+        fit(tiny(), data, CONFIG, run_dir=tmp_path, progress=False)
+    other = data.with_preprocess(rotate=6.0)
+    with pytest.raises(ValueError, match=r"preprocess\.rotate was 5\.0 and is now 6\.0"):
+        fit(tiny(), other, dataclasses.replace(CONFIG, epochs=1), run_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        load_weights(CapsNet(channels=9, capsule_types=2, decoder=(16,)), tmp_path / CHECKPOINT)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 100])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
+    config = dataclasses.replace(CONFIG, epochs=1)
+    fit(tiny(), data, config, run_dir=tmp_path, progress=False)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="checkpoint.safetensors is not a whole checkpoint"):
+        fit(tiny(), data, config, run_dir=tmp_path, progress=False)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_weights(tiny(), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("term", ["margin", "reconstruction"])
+def test_a_loss_that_is_not_finite_names_epoch_step_and_term_and_keeps_the_checkpoint(data, tmp_path, term):
+    class Breaking(CapsNet):
+        seen = 0
+
+        def forward(self, images, labels=None):
+            output = super().forward(images, labels)
+            if labels is not None:
+                Breaking.seen += 1
+                if Breaking.seen == 8:  # the third step of the second epoch
+                    bad = float("nan")
+                    if term == "margin":
+                        return output._replace(lengths=output.lengths * bad)
+                    return output._replace(reconstruction=output.reconstruction * bad)
+            return output
+
+    torch.manual_seed(1)
+    model = Breaking(channels=8, capsule_types=2, decoder=(16,))
+    with pytest.raises(FloatingPointError, match=f"epoch 2, step 3: {term} is nan"):
+        fit(model, data, CONFIG, run_dir=tmp_path, progress=False)
+    kept = tiny()
+    assert len(load_weights(kept, tmp_path / CHECKPOINT).records) == 1
+    assert all(value.isfinite().all() for value in kept.state_dict().values())
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(data):
+    """20 + 20 + 10 images against 50 at once: the last, smaller batch must weigh less."""
+    small = data.subset(train=50, test=50, seed=1)
+    config = TrainConfig(epochs=1, batch_size=20, accumulate=3, learning_rate=1e-3)
+    large = dataclasses.replace(config, batch_size=50, accumulate=1)
+    still = small.with_preprocess(pad=0, rotate=0.0)
+    a, b = tiny().double(), tiny().double()
+    with_sgd = {"sgd": torch.optim.SGD}
+    from capsnb import training
+
+    training.OPTIMIZERS.update(with_sgd)
+    try:
+        for model, settings in ((a, config), (b, large)):
+            double = CastToDouble(model)
+            fit(double, still, dataclasses.replace(settings, optimizer="sgd", learning_rate=0.1), progress=False)
+    finally:
+        training.OPTIMIZERS.pop("sgd")
+    for name, value in weights(a).items():
+        torch.testing.assert_close(value, weights(b)[name], rtol=1e-9, atol=1e-12)
+
+
+class CastToDouble(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, labels=None):
+        output = self.model(images.double(), labels)
+        return output._replace(reconstruction=output.reconstruction.float())
+
+
+def test_bf16_runs_and_leaves_float32_weights_and_a_plain_forward(data):
+    model = tiny()
+    before = model.forward
+    history = fit(model, data, dataclasses.replace(CONFIG, epochs=1, precision="bf16"), progress=False)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert model.forward == before
+    full = fit(tiny(), data, dataclasses.replace(CONFIG, epochs=1), progress=False)  # a later run in another precision
+    assert history["loss"][0] == pytest.approx(full["loss"][0], rel=0.05)
+    assert history["loss"][0] != full["loss"][0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16")
+def test_fp16_without_a_gpu_says_what_to_use(data):
+    with pytest.raises(ValueError, match="needs a GPU; use 'bf16' or 'fp32'"):
+        fit(tiny(), data, TrainConfig(precision="fp16"), progress=False)
+
+
+def test_a_model_with_too_few_classes_is_named(data):
+    with pytest.raises(ValueError, match="has 4 class capsules, .* has 10 classes"):
+        fit(CapsNet(classes=4, channels=8, capsule_types=2, decoder=None), data, CONFIG, progress=False)
+
+
+def test_the_loop_minimises_the_capsule_loss(data):
+    """One step of the loop equals one step written by hand."""
+    config = TrainConfig(epochs=1, batch_size=160, schedule="constant")
+    still = data.with_preprocess(pad=0, rotate=0.0)
+    model, by_hand = tiny(), tiny()
+    history = fit(model, still, config, progress=False)
+    images, targets = still.preprocess.evaluate(still.train.images)
+    loss = capsule_loss(by_hand(images, still.train.labels), targets, still.train.labels)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    loss.total.backward()
+    optimizer.step()
+    assert history["loss"][0] == pytest.approx(loss.total.item(), rel=1e-5)
+    for name, value in weights(model).items():
+        torch.testing.assert_close(value, weights(by_hand)[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_learning_rates_stay_in_range_and_end_where_they_should(schedule):
+    config = TrainConfig(epochs=10, schedule=schedule, learning_rate=2.0, decay=0.5, step_epochs=3)
+    rates = [config.learning_rate_at(t / 10) for t in range(101)]
+    assert all(0 <= rate <= 2.0 + 1e-12 for rate in rates)
+    end = {"constant": 2.0, "exponential": 2.0 * 0.5**9, "step": 2.0 * 0.5**3, "cosine": 0.0, "one_cycle": 0.0}[schedule]
+    assert rates[99] == pytest.approx(end, abs=2e-3)
+    assert max(rates) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"decay": 0.0},
+        {"decay": 1.1}, {"reconstruction_weight": -1.0}, {"seed": -1}, {"accumulate": 0}, {"step_epochs": 0},
+        {"optimizer": "adamm"}, {"schedule": "cosin"}, {"precision": "fp8"},
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_named(wrong):
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=name) as error:
+        TrainConfig(**wrong)
+    assert str(value) in str(error.value)
+
+
+def test_history_round_trip_and_damage(whole_run, tmp_path):
+    history = whole_run[0]
+    path = history.save(tmp_path / "history.json")
+    assert History.load(path) == history
+    assert history["epoch"] == [1, 2, 3]
+    with pytest.raises(KeyError, match="test_accuracy"):
+        history["accuracy"]
+    path.write_text(json.dumps({"records": []}))
+    with pytest.raises(ValueError, match=r"history\.json is not a history"):
+        History.load(path)
