@@ -101,7 +101,10 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
 
 
 def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join neighbouring pieces of the same stream."""
+    """Join neighbouring pieces of the same stream, and show them as a terminal would at the end.
+
+    A progress bar writes over itself with carriage returns; what is left of one that wiped itself is nothing.
+    """
     result: list[NotebookNode] = []
     for output in outputs:
         last = result[-1] if result else None
@@ -109,7 +112,10 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             last.text += output.text
         else:
             result.append(output)
-    return result
+    for output in result:
+        if output.output_type == "stream" and "\r" in output.text:
+            output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n"))
+    return [output for output in result if output.output_type != "stream" or output.text.strip()]
 
 
 def reading_minutes(notebook: NotebookNode) -> int:
