@@ -1,0 +1,180 @@
+"""Checks for the exercises of chapter 3, *Routing by agreement*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, unanswered
+from capsnb.functional import squash
+from capsnb.routing import routing_by_agreement
+
+B, I, J, E = 2, 5, 3, 4  # all different, so that a mixed-up axis shows in the shape
+
+
+def _sample(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _result(answer: Any, *inputs: Tensor) -> Tensor | Verdict:
+    """What a learner's function returns for these inputs, or the verdict that there is nothing to look at."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if not callable(answer):
+        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
+    try:
+        result = answer(*(tensor.clone() for tensor in inputs))
+    except Exception as error:
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    if (verdict := unanswered(result)) is not None:
+        return verdict
+    if not isinstance(result, Tensor):
+        return Verdict(False, f"The function must return a tensor, it returned a {type(result).__name__}.")
+    return result
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-5, atol=1e-7)
+
+
+def _compare(result: Tensor, right: Tensor, wrong: dict[str, Tensor], praise: str, axes: str) -> Verdict:
+    """Right, or the known mistake that gives exactly this result, or how far off the numbers are."""
+    if _same(result, right):
+        return Verdict(True, praise)
+    for explanation, mistaken in wrong.items():
+        if _same(result, mistaken):
+            return Verdict(False, explanation)
+    if result.shape != right.shape:
+        shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(right.shape)}"
+        return Verdict(False, f"The shape is {shapes}: check the axes.")
+    distance = (result.double() - right).abs().max().item()
+    return Verdict(False, f"The shape is right, but the numbers differ by up to {distance:.3g}.")
+
+
+def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check the agreement step.
+
+    Args:
+        answer: function of logits `[B, I, J]`, votes `[B, I, J, E]` and v `[B, J, E]` that returns the new
+            logits.
+
+    Returns:
+        The verdict.
+
+    >>> update(lambda logits, votes, v: logits + torch.einsum("bije,bje->bij", votes, v)).right
+    True
+    """
+    logits, votes, v = _sample(B, I, J), _sample(B, I, J, E, seed=1), _sample(B, J, E, seed=2)
+    if isinstance(result := _result(answer, logits, votes, v), Verdict):
+        return result
+    agreement = torch.einsum("bije,bje->bij", votes, v)
+    cosine = torch.cosine_similarity(votes, v[:, None], dim=-1)
+    wrong = {
+        "This is the agreement of this round alone. Logits *collect* agreement: add it to the old ones.":
+            agreement,
+        "The agreement is subtracted: a part turns away from the whole that it agrees with.":
+            logits - agreement,
+        "These are couplings already. The softmax opens the next iteration; return the logits.":
+            (logits + agreement).softmax(dim=-1),
+        "This is the cosine. Agreement is the plain inner product: long votes and outputs count for more.":
+            logits + cosine,
+        "The agreement was averaged over E; the inner product is a sum.": logits + agreement / E,
+    }  # fmt: skip
+    praise = "Agreement is an inner product, and logits collect it."
+    return _compare(result, logits + agreement, wrong, praise, "[B, I, J]")
+
+
+def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Check a shift of the logits that no coupling notices.
+
+    Args:
+        answer: function of logits `[B, I, J]` and one constant for each input capsule, `[B, I]`, that returns
+            the logits with each constant added to all logits of its input capsule.
+
+    Returns:
+        The verdict.
+
+    >>> shift(lambda logits, constants: logits + constants[:, :, None]).right
+    True
+    """
+    side = 3  # B = I = J, so that any broadcasting goes through, also the wrong one
+    logits, constants = _sample(side, side, side), 1 + _sample(side, side, seed=3)
+    if isinstance(result := _result(answer, logits, constants), Verdict):
+        return result
+    per_input = constants[:, :, None]
+    wrong = {
+        "Nothing was added. Add each input capsule's constant to its logits.": logits,
+        "One constant was added for each *output* capsule of an image. That changes who is preferred: the "
+        "softmax over J sees it. Put the new axis last, constants[:, :, None].":
+            logits + constants[:, None, :],
+        "Broadcasting put the constants on the axes I and J. Put the new axis last, constants[:, :, None].":
+            logits + constants,
+        "The constant was multiplied. A factor sharpens or softens couplings; a sum leaves them alone.":
+            logits * per_input,
+        "These are couplings. Return the shifted logits, and look at their softmax yourself.":
+            (logits + per_input).softmax(dim=-1),
+    }  # fmt: skip
+    praise = "The couplings stay: e^constant cancels in the softmax. Only differences over J matter."
+    return _compare(result, logits + per_input, wrong, praise, "[B, I, J]")
+
+
+def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    """Check what one iteration of routing computes, written without couplings.
+
+    Args:
+        answer: function of votes `[B, I, J, E]` that returns v `[B, J, E]` for R = 1.
+
+    Returns:
+        The verdict.
+
+    >>> single_round(lambda votes: squash(votes.sum(dim=1) / votes.shape[2])).right
+    True
+    """
+    votes = _sample(B, I, J, E, seed=4)
+    if isinstance(result := _result(answer, votes), Verdict):
+        return result
+    total = votes.sum(dim=1)
+    wrong = {
+        "The squash is missing: these vectors may be longer than 1.": total / J,
+        "You divide by I, the plain mean of the votes. Each coupling is 1/J, since each part shares out one "
+        "unit among J wholes.": squash(votes.mean(dim=1)),
+        "The coupling is missing: each vote counts 1/J, not 1.": squash(total),
+        "Each vote was squashed by itself. Sum first: votes that disagree must be able to cancel.":
+            squash(votes).sum(dim=1) / J,
+        "The sum runs over J. An output capsule sums the votes of all *input* capsules, dim=1.":
+            squash(votes.sum(dim=2) / J),
+    }  # fmt: skip
+    praise = "All couplings are 1/J: one iteration is a fixed average and a squash, with nothing routed."
+    return _compare(result, routing_by_agreement(votes, 1), wrong, praise, "[B, J, E]")
+
+
+def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    """Check couplings of logits that are laid out with the output capsules first.
+
+    Args:
+        answer: function of logits `[J, B, I]`; returns the couplings in the same layout.
+
+    Returns:
+        The verdict.
+
+    >>> mended(lambda logits: logits.softmax(dim=0)).right
+    True
+    """
+    logits = _sample(J, B, I, seed=5)
+    if isinstance(result := _result(answer, logits), Verdict):
+        return result
+    wrong = {
+        "Here the couplings of one *output* capsule sum to one: the softmax ran over I, the last axis here.":
+            logits.softmax(dim=2),
+        "This softmax runs over the batch: an image's couplings would depend on the other images beside it.":
+            logits.softmax(dim=1),
+        "This softmax runs over all axes at once; each input capsule of each image needs its own.":
+            logits.flatten().softmax(dim=0).reshape(J, B, I),
+        "These sum to one, but negative logits may give negative couplings: take the softmax.":
+            logits / logits.sum(dim=0, keepdim=True),
+    }  # fmt: skip
+    praise = "Over J, wherever J stands. The name of the axis matters, not its number."
+    return _compare(result, logits.softmax(dim=0), wrong, praise, "[J, B, I]")

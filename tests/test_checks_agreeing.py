@@ -1,0 +1,85 @@
+"""The checks of chapter 3 accept what is right and explain what is wrong."""
+
+import re
+
+import pytest
+import torch
+
+from capsnb import squash
+from capsnb.checks import agreeing
+
+
+def agreement(votes, v):
+    return torch.einsum("bije,bje->bij", votes, v)
+
+
+RIGHT = [
+    (agreeing.update, lambda b, votes, v: b + agreement(votes, v)),
+    (agreeing.update, lambda b, votes, v: b + (votes * v[:, None]).sum(dim=-1)),
+    (agreeing.shift, lambda b, k: b + k[:, :, None]),
+    (agreeing.shift, lambda b, k: b + k.unsqueeze(-1).expand_as(b)),
+    (agreeing.single_round, lambda votes: squash(votes.sum(dim=1) / votes.shape[2])),
+    (agreeing.single_round, lambda votes: squash(votes.mean(dim=1) * votes.shape[1] / votes.shape[2])),
+    (agreeing.mended, lambda b: b.softmax(dim=0)),
+    (agreeing.mended, lambda b: b.exp() / b.exp().sum(dim=0)),
+]
+
+WRONG = [
+    (agreeing.update, lambda b, votes, v: agreement(votes, v), "collect"),
+    (agreeing.update, lambda b, votes, v: b - agreement(votes, v), "subtracted"),
+    (agreeing.update, lambda b, votes, v: (b + agreement(votes, v)).softmax(-1), "couplings already"),
+    (agreeing.update, lambda b, votes, v: b + torch.cosine_similarity(votes, v[:, None], -1), "cosine"),
+    (agreeing.update, lambda b, votes, v: b + (votes * v[:, None]).mean(-1), "averaged"),
+    (agreeing.update, lambda b, votes, v: b + 2 * agreement(votes, v), "differ by up to"),
+    (agreeing.update, lambda b, votes, v: votes * v[:, None], r"\[B, I, J\]"),
+    (agreeing.shift, lambda b, k: b, "Nothing was added"),
+    (agreeing.shift, lambda b, k: b + k[:, None, :], r"\*output\* capsule"),
+    (agreeing.shift, lambda b, k: b + k, "axes I and J"),
+    (agreeing.shift, lambda b, k: b * k[:, :, None], "factor"),
+    (agreeing.shift, lambda b, k: (b + k[:, :, None]).softmax(-1), "Return the shifted logits"),
+    (agreeing.single_round, lambda votes: votes.sum(1) / votes.shape[2], "squash is missing"),
+    (agreeing.single_round, lambda votes: squash(votes.mean(1)), "divide by I"),
+    (agreeing.single_round, lambda votes: squash(votes.sum(1)), "coupling is missing"),
+    (agreeing.single_round, lambda votes: squash(votes).sum(1) / votes.shape[2], "Sum first"),
+    (agreeing.single_round, lambda votes: squash(votes.sum(2) / votes.shape[2]), "runs over J"),
+    (agreeing.mended, lambda b: b.softmax(dim=-1), r"\*output\* capsule sum to one"),
+    (agreeing.mended, lambda b: b.softmax(dim=1), "batch"),
+    (agreeing.mended, lambda b: b.flatten().softmax(0).reshape(b.shape), "all axes"),
+    (agreeing.mended, lambda b: b / b.sum(dim=0, keepdim=True), "negative"),
+]
+
+EXERCISES = [agreeing.update, agreeing.shift, agreeing.single_round, agreeing.mended]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_are_accepted(check, answer):
+    verdict = check(answer)
+    assert verdict.right is True, verdict
+    assert verdict.message
+
+
+@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
+def test_each_mistake_has_its_explanation(check, answer, reason):
+    verdict = check(answer)
+    assert verdict.right is False
+    assert re.search(reason, verdict.message), verdict
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+@pytest.mark.parametrize("untouched", [..., None, lambda *_: ..., lambda *_: None])
+def test_untouched_answers_are_not_wrong(check, untouched):
+    assert check(untouched).right is None
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+def test_answers_that_cannot_be_looked_at_are_named(check):
+    assert "float" in check(0.5).message
+    assert "list" in check(lambda *_: [1]).message
+    stopped = check(lambda *inputs: inputs[0] @ torch.ones(99, dtype=torch.float64))
+    assert stopped.right is False
+    assert "RuntimeError" in stopped.message
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+def test_an_answer_cannot_change_what_it_is_compared_with(check):
+    assert check(lambda *inputs: inputs[0].zero_()).right is False
