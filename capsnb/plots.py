@@ -34,19 +34,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Images = Tensor | np.ndarray
 
-INK = (
-    "#010203"  # never seen: on a page it becomes the page's text colour; nearly black where there is no page
-)
+# Never seen: on a page it becomes the page's text colour. Nearly black where there is no page.
+INK = "#010203"
 COLOURS = ("#2B83C6", "#D55E00", "#0B8F6A", "#B05CA0", "#A37400", "#808590")  # >= 3:1 on white and on #14181e
-LINES = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1, 1, 1, 1, 1)),
-    (0, (1, 1)),
-)  # with the colours: colour is never the only cue
-MARKERS = ("o", "s", "^", "D", "v", "X")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "X")  # with the lines: colour is never the only cue
 WIDTH = 6.2  # inches; at 320 pixels, on a phone, 12 points are still 8.6 pixels
 
 _STYLE: dict[str, Any] = {

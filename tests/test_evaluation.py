@@ -44,7 +44,7 @@ def quietly(truth: list[int], scores: list[list[float]]) -> Evaluation:
         return evaluation_of_scores(truth, scores, [f"c{j}" for j in range(len(scores[0]))])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(scored())
 def test_counts_equal_slow_loops(case: tuple[list[int], list[list[float]]]) -> None:
     truth, scores = case
@@ -67,7 +67,7 @@ def test_counts_equal_slow_loops(case: tuple[list[int], list[list[float]]]) -> N
         assert row["f1"] == (pytest.approx(2 * hits / (support + predicted)) if support + predicted else None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(scored())
 def test_area_is_the_share_of_pairs_in_the_right_order(case: tuple[list[int], list[list[float]]]) -> None:
     truth, scores = case
@@ -87,7 +87,7 @@ def test_area_is_the_share_of_pairs_in_the_right_order(case: tuple[list[int], li
     assert found.auc["macro"] == (pytest.approx(sum(areas) / len(areas)) if areas else None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(scored())
 def test_mistakes_are_all_wrong_images_most_confident_first(
     case: tuple[list[int], list[list[float]]],
@@ -102,7 +102,7 @@ def test_mistakes_are_all_wrong_images_most_confident_first(
         assert scores[m["index"]][m["prediction"]] == max(scores[m["index"]]) == m["confidence"]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(scored(), st.sampled_from([None, 12.5]))
 def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, case: tuple, error: float | None) -> None:
     found = replace(quietly(*case), reconstruction_error=error)
