@@ -1,10 +1,6 @@
 """Capsule networks, from the squash up: the package behind the book."""
 
-from capsnb import pair
-
-pair.demand_matching_pair()
-
-from capsnb import checks
+from capsnb import checks, plots
 from capsnb.data import ImageData, Preprocess, Split, load_data
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.functional import squash
@@ -12,9 +8,35 @@ from capsnb.layers import PrimaryCapsules, RoutingCapsules
 from capsnb.losses import CapsuleLoss, capsule_loss, margin_loss, reconstruction_loss
 from capsnb.models import CapsNet, CapsuleOutput, summary
 from capsnb.notebook import start_chapter
+from capsnb.pair import demand_matching_pair
 from capsnb.routing import routing_by_agreement
 from capsnb.training import History, TrainConfig, fit
 
-from capsnb import plots  # isort: skip
-
 __version__ = "0.1.0"
+__all__ = [
+    "CapsNet",
+    "CapsuleLoss",
+    "CapsuleOutput",
+    "Evaluation",
+    "History",
+    "ImageData",
+    "Preprocess",
+    "PrimaryCapsules",
+    "RoutingCapsules",
+    "Split",
+    "TrainConfig",
+    "capsule_loss",
+    "checks",
+    "evaluate",
+    "fit",
+    "load_data",
+    "margin_loss",
+    "plots",
+    "reconstruction_loss",
+    "routing_by_agreement",
+    "squash",
+    "start_chapter",
+    "summary",
+]
+
+demand_matching_pair()  # a torch and a torchvision that do not fit must not surface later as an obscure error

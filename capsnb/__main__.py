@@ -1,3 +1,5 @@
+"""`python -m capsnb`."""
+
 from capsnb.cli import main
 
 main()

@@ -60,7 +60,7 @@ def train(
         accumulate=accumulate,
         seed=seed,
     )
-    source = {"name": data, "root": None if root is None else str(root), "images": images}
+    source: dict[str, Any] = {"name": data, "root": None if root is None else str(root), "images": images}
     prepared = _load(**source, preprocess=Preprocess(rotate=rotate), download=download)
     sizes = {
         "image_shape": prepared.image_shape,
@@ -89,7 +89,9 @@ def train(
     history.save(run / "history.json")
     evaluation = evaluate(model, prepared)
     evaluation.save(run / "evaluation.json")
-    typer.echo(f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s")
+    typer.echo(
+        f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
+    )
     _report(evaluation)
 
 
@@ -106,10 +108,14 @@ def evaluate(
         saved = json.loads((run / RUN).read_text())
         source, sizes, preprocess = saved["data"], saved["model"], Preprocess(**saved["preprocess"])
     except FileNotFoundError:
-        raise FileNotFoundError(f"{run / RUN} does not exist; is {run} a folder that `capsnb train` wrote?") from None
+        raise FileNotFoundError(
+            f"{run / RUN} does not exist; is {run} a folder that `capsnb train` wrote?"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{run / RUN} is damaged ({error}); train again into an empty folder") from error
-    prepared = _load(**{**source, **({"root": str(root)} if root else {})}, preprocess=preprocess, download=False)
+    prepared = _load(
+        **{**source, **({"root": str(root)} if root else {})}, preprocess=preprocess, download=False
+    )
     model = _build(sizes)
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
@@ -118,11 +124,15 @@ def evaluate(
 
 
 @app.command()
-def data(name: Annotated[str, typer.Argument()] = "mnist5k", root: Root = None, download: Download = False) -> None:
+def data(
+    name: Annotated[str, typer.Argument()] = "mnist5k", root: Root = None, download: Download = False
+) -> None:
     """Load a data set, check it, and say what is in it."""
     loaded = load_data(name, root, download=download)
     channels, height, width = loaded.image_shape
-    typer.echo(f"{loaded.name}: {len(loaded.classes)} classes, {channels}x{height}x{width} after preprocessing")
+    typer.echo(
+        f"{loaded.name}: {len(loaded.classes)} classes, {channels}x{height}x{width} after preprocessing"
+    )
     for part, split in (("train", loaded.train), ("test", loaded.test)):
         counts = split.labels.bincount(minlength=len(loaded.classes)).tolist()
         shown = ", ".join(f"{c} {n}" for c, n in zip(loaded.classes, counts, strict=True))
@@ -143,7 +153,9 @@ def _build(sizes: dict[str, Any]) -> Any:
 
 
 def _report(evaluation: Any) -> None:
-    typer.echo(f"{evaluation.dataset}: accuracy {evaluation.accuracy:.2%} of {evaluation.count:,} test images")
+    typer.echo(
+        f"{evaluation.dataset}: accuracy {evaluation.accuracy:.2%} of {evaluation.count:,} test images"
+    )
     for line in evaluation.per_class:
         typer.echo(f"  {line['class']:>12}: precision {line['precision']:.2%}, recall {line['recall']:.2%}")
 
@@ -151,7 +163,10 @@ def _report(evaluation: Any) -> None:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"python": sys.version.split()[0], **{name: version(name) for name in ("capsnb", "torch", "torchvision")}}
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in ("capsnb", "torch", "torchvision")},
+    }
 
 
 def main() -> NoReturn:

@@ -41,6 +41,7 @@ class PrimaryCapsules(nn.Module):
         self.conv = nn.Conv2d(in_channels, capsule_types * dim, kernel_size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
         features = self.conv(x)  # [B, types*D, H', W']
         B, _, H, W = features.shape
         capsules = features.reshape(B, self.capsule_types, self.dim, H, W).permute(0, 1, 3, 4, 2)
@@ -125,9 +126,11 @@ class RoutingCapsules(nn.Module):
         return torch.einsum("ijed,bid->bije", self.weight, u)
 
     def forward(self, u: Tensor) -> Tensor:
+        """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
         return routing_by_agreement(self.votes(u), self.iterations)
 
     def extra_repr(self) -> str:
+        """Return the sizes, for `print(model)`."""
         I, J, E, D = self.weight.shape
         return f"{I}x{D} -> {J}x{E}, iterations={self.iterations}, routing={self.routing!r}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -48,13 +49,14 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [classes * dim, *hidden]
         layers: list[nn.Module] = []
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.ReLU()]
         self.net = nn.Sequential(
             *layers, nn.Linear(widths[-1], math.prod(image_shape)), nn.Sigmoid(), nn.Unflatten(1, image_shape)
         )
 
     def forward(self, capsules: Tensor, labels: Tensor) -> Tensor:
+        """Draw the labelled capsule of each image."""
         chosen = nn.functional.one_hot(labels, capsules.shape[1]).to(capsules.dtype)
         return self.net((capsules * chosen[:, :, None]).flatten(1))
 
@@ -124,7 +126,7 @@ class CapsNet(nn.Module):
         self.capsules = nn.Sequential(
             *(
                 RoutingCapsules(*below, *above, iterations=iterations, routing=routing, weight_std=weight_std)
-                for below, above in zip(sizes, sizes[1:], strict=False)
+                for below, above in pairwise(sizes)
             )
         )
         self.decoder = Decoder(classes, class_dim, image_shape, decoder) if decoder is not None else None

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,7 +21,10 @@ from capsnb.losses import CapsuleLoss, capsule_loss
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CHECKPOINT = "checkpoint.safetensors"
@@ -91,7 +95,9 @@ class TrainConfig:
             "exponential": lambda: self.decay ** int(t),
             "step": lambda: self.decay ** (int(t) // self.step_epochs),
             "cosine": lambda: _cosine(1, 0, done),
-            "one_cycle": lambda: _cosine(0.04, 1, done / 0.3) if done < 0.3 else _cosine(1, 0, (done - 0.3) / 0.7),
+            "one_cycle": lambda: (
+                _cosine(0.04, 1, done / 0.3) if done < 0.3 else _cosine(1, 0, (done - 0.3) / 0.7)
+            ),
         }[self.schedule]
         return self.learning_rate * factor()
 
@@ -159,10 +165,12 @@ class History:
         return sum(self["seconds"])
 
     def to_json(self) -> str:
+        """Return the history as JSON text."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> History:
+        """Return the history that `to_json` wrote."""
         raw = json.loads(text)
         records = [Epoch(**record) for record in raw.pop("records")]
         return cls(**{**raw, "config": TrainConfig(**raw["config"]), "records": records})
@@ -222,7 +230,11 @@ def fit(
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
     history = History(
-        type(bare).__name__, data.name, sum(p.numel() for p in bare.parameters()), _device_name(accelerator), config
+        type(bare).__name__,
+        data.name,
+        sum(p.numel() for p in bare.parameters()),
+        _device_name(accelerator),
+        config,
     )
     checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
     identity = {"data": data.name, "preprocess": asdict(data.preprocess), "config": asdict(config)}
@@ -259,7 +271,9 @@ def _train_epoch(
     started = time.perf_counter()
     model.train()
     order = torch.randperm(len(data.train), generator=generator, device=device)
-    terms: list[Tensor] = []  # margin and reconstruction of every step stay on the device: reading one would wait for it
+    terms: list[
+        Tensor
+    ] = []  # margin and reconstruction of every step stay on the device: reading one would wait for it
     correct = torch.zeros((), dtype=torch.long, device=device)
     learning_rate = config.learning_rate
     for group in order.split(config.batch_size * config.accumulate):
@@ -413,7 +427,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         return tensors, {**metadata, "history": History.from_json(metadata["history"])}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to start this run again") from error
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({error}); delete it to start this run again"
+        ) from error
 
 
 def _put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -53,7 +53,9 @@ def test_any_axis(seed):
 
 def test_short_vectors_lose_their_length_squared():
     s = torch.tensor([1e-3, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(squash(s, eps=1e-16).norm(), torch.tensor(1e-6, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        squash(s, eps=1e-16).norm(), torch.tensor(1e-6, dtype=torch.float64), rtol=1e-4, atol=0
+    )
 
 
 def test_gradient_at_zero_is_finite():

@@ -10,7 +10,10 @@ from capsnb.layers import default_weight_std
 
 
 @given(
-    types=st.integers(1, 3), dim=st.integers(1, 4), side=st.tuples(st.integers(1, 3), st.integers(1, 3)), B=st.integers(1, 2)
+    types=st.integers(1, 3),
+    dim=st.integers(1, 4),
+    side=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    B=st.integers(1, 2),
 )
 def test_a_capsule_is_the_channels_of_one_location(types, dim, side, B):
     layer = PrimaryCapsules(types * dim, types, dim, kernel_size=1, stride=1)

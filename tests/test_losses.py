@@ -32,7 +32,9 @@ def test_inside_both_margins_costs_nothing():
 
 
 def test_gradcheck():
-    lengths = torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    lengths = torch.rand(
+        4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    ).requires_grad_()
     labels = torch.tensor([0, 1, 2, 3])
     assert torch.autograd.gradcheck(lambda x: margin_loss(x, labels), (lengths,))
 

@@ -27,7 +27,7 @@ def test_any_image_and_depth(image_shape, blocks):
     output = model(torch.randn(2, *image_shape), torch.tensor([1, 3]))
     assert output.capsules.shape == (2, 4, 6) and output.lengths.shape == (2, 4)
     assert output.reconstruction.shape == (2, *image_shape)
-    assert 0 <= output.reconstruction.min() and output.reconstruction.max() <= 1
+    assert output.reconstruction.min() >= 0 and output.reconstruction.max() <= 1
     assert len(model.capsules) == (1 if blocks == 0 else 2 + 2 * blocks)
     torch.testing.assert_close(output.lengths, output.capsules.norm(dim=-1))
 

@@ -55,6 +55,16 @@ def test_the_pair_here_fits():
 
 def test_importing_capsnb_stays_light():
     """Plots, metrics and training libraries load when they are used; the measuring machine lacks some of them."""
-    heavy = ("matplotlib", "seaborn", "sklearn", "accelerate", "typer", "torchinfo", "IPython", "mlxtend", "pandas")
+    heavy = (
+        "matplotlib",
+        "seaborn",
+        "sklearn",
+        "accelerate",
+        "typer",
+        "torchinfo",
+        "IPython",
+        "mlxtend",
+        "pandas",
+    )
     code = f"import sys, capsnb; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -93,7 +93,9 @@ def test_by_default_the_earlier_iterations_are_constants():
     assert not torch.allclose(full, expected)
 
 
-@pytest.mark.parametrize("wrong", [{"votes": torch.ones(2, 3, 4)}, {"votes": torch.ones(1, 1, 1, 1), "iterations": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"votes": torch.ones(2, 3, 4)}, {"votes": torch.ones(1, 1, 1, 1), "iterations": 0}]
+)
 def test_bad_arguments_are_named(wrong):
     with pytest.raises(ValueError, match=r"\[B, I, J, E\]|iterations"):
         routing_by_agreement(**wrong)

@@ -46,7 +46,8 @@ def whole_run(data):
 
 def without_time(history: History) -> list[dict]:
     return [
-        {k: v for k, v in dataclasses.asdict(r).items() if k not in ("seconds", "peak_memory")} for r in history.records
+        {k: v for k, v in dataclasses.asdict(r).items() if k not in ("seconds", "peak_memory")}
+        for r in history.records
     ]
 
 
@@ -104,14 +105,18 @@ fit(model, data, TrainConfig(epochs=12, batch_size=32, learning_rate=3e-3, seed=
 
 def test_kill_9_loses_at_most_the_epoch_that_was_running(data, tmp_path):
     def start(folder):
-        return subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(folder)], env={**os.environ, "PYTHONPATH": os.getcwd()}
+        )
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(killed)
     try:
         deadline = time.monotonic() + 300
         while not (killed / CHECKPOINT).exists():
-            assert process.poll() is None and time.monotonic() < deadline, "the run ended before it wrote a checkpoint"
+            assert process.poll() is None and time.monotonic() < deadline, (
+                "the run ended before it wrote a checkpoint"
+            )
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -150,7 +155,7 @@ def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
     fit(tiny(), data, config, run_dir=tmp_path, progress=False)
     path = tmp_path / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="checkpoint.safetensors is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a whole checkpoint"):
         fit(tiny(), data, config, run_dir=tmp_path, progress=False)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_weights(tiny(), tmp_path / "nowhere")
@@ -195,7 +200,12 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(data):
     try:
         for model, settings in ((a, config), (b, large)):
             double = CastToDouble(model)
-            fit(double, still, dataclasses.replace(settings, optimizer="sgd", learning_rate=0.1), progress=False)
+            fit(
+                double,
+                still,
+                dataclasses.replace(settings, optimizer="sgd", learning_rate=0.1),
+                progress=False,
+            )
     finally:
         training.OPTIMIZERS.pop("sgd")
     for name, value in weights(a).items():
@@ -218,7 +228,9 @@ def test_bf16_runs_and_leaves_float32_weights_and_a_plain_forward(data):
     history = fit(model, data, dataclasses.replace(CONFIG, epochs=1, precision="bf16"), progress=False)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert model.forward == before
-    full = fit(tiny(), data, dataclasses.replace(CONFIG, epochs=1), progress=False)  # a later run in another precision
+    full = fit(
+        tiny(), data, dataclasses.replace(CONFIG, epochs=1), progress=False
+    )  # a later run in another precision
     assert history["loss"][0] == pytest.approx(full["loss"][0], rel=0.05)
     assert history["loss"][0] != full["loss"][0]
 
@@ -230,7 +242,7 @@ def test_fp16_without_a_gpu_says_what_to_use(data):
 
 
 def test_a_model_with_too_few_classes_is_named(data):
-    with pytest.raises(ValueError, match="has 4 class capsules, .* has 10 classes"):
+    with pytest.raises(ValueError, match=r"has 4 class capsules, .* has 10 classes"):
         fit(CapsNet(classes=4, channels=8, capsule_types=2, decoder=None), data, CONFIG, progress=False)
 
 
@@ -255,19 +267,30 @@ def test_learning_rates_stay_in_range_and_end_where_they_should(schedule):
     config = TrainConfig(epochs=10, schedule=schedule, learning_rate=2.0, decay=0.5, step_epochs=3)
     rates = [config.learning_rate_at(t / 10) for t in range(101)]
     assert all(0 <= rate <= 2.0 + 1e-12 for rate in rates)
-    end = {"constant": 2.0, "exponential": 2.0 * 0.5**9, "step": 2.0 * 0.5**3, "cosine": 0.0, "one_cycle": 0.0}[schedule]
-    assert rates[99] == pytest.approx(end, abs=2e-3)
+    ends = {
+        "constant": 2.0,
+        "exponential": 2.0 * 0.5**9,
+        "step": 2.0 * 0.5**3,
+        "cosine": 0.0,
+        "one_cycle": 0.0,
+    }
+    assert rates[99] == pytest.approx(ends[schedule], abs=2e-3)
     assert max(rates) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"decay": 0.0},
-        {"decay": 1.1}, {"reconstruction_weight": -1.0}, {"seed": -1}, {"accumulate": 0}, {"step_epochs": 0},
-        {"optimizer": "adamm"}, {"schedule": "cosin"}, {"precision": "fp8"},
+        *(
+            {name: 0}
+            for name in ("epochs", "batch_size", "accumulate", "step_epochs", "learning_rate", "decay")
+        ),
+        *({name: -1} for name in ("seed", "reconstruction_weight")),
+        *({name: "adamm"} for name in ("optimizer", "schedule", "precision")),
+        {"learning_rate": float("nan")},
+        {"decay": 1.1},
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_named(wrong):
     (name, value), *_ = wrong.items()
     with pytest.raises(ValueError, match=name) as error:

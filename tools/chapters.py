@@ -114,7 +114,9 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             result.append(output)
     for output in result:
         if output.output_type == "stream" and "\r" in output.text:
-            output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n"))
+            output.text = "\n".join(
+                line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n")
+            )
     return [output for output in result if output.output_type != "stream" or output.text.strip()]
 
 
