@@ -1,0 +1,170 @@
+"""Checks for the exercises of chapter 1, *Why capsules?*."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, unanswered
+
+FLAG = (-0.7, 0.8, -90.0)  # where the fourth stroke sits on the seven: x, y, degrees
+
+UNCHANGED = {  # a pooling, and what can be done to a feature map without any effect on its output
+    "max 2x2": {"swap", "raise"},
+    "global max": {"swap", "shuffle", "raise"},
+    "global mean": {"swap", "shuffle"},
+}
+BECAUSE = {
+    ("max 2x2", "swap"): "inside its window a value may stand anywhere, and the largest stays the largest",
+    ("max 2x2", "raise"): "a value that is not the largest of its window is never passed on",
+    ("max 2x2", "shuffle"): "a value that moves to another window changes two outputs",
+    ("global max", "swap"): "the largest of all values is the same, wherever it stands",
+    ("global max", "shuffle"): "the largest of all values is the same in any order",
+    ("global max", "raise"): "a value that is not even the largest of its window is not the largest of all",
+    ("global mean", "swap"): "a sum does not depend on the order of its terms",
+    ("global mean", "shuffle"): "a sum does not depend on the order of its terms",
+    ("global mean", "raise"): "every value counts in a mean, so raising one raises it",
+}
+
+
+def _move(x: float, y: float, degrees: float) -> Tensor:
+    """The step of the chapter: x ahead, y to the left, then turn; a map of poses (x, y, cos, sin)."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[1, 0, x, -y], [0, 1, y, x], [0, 0, cos, -sin], [0, 0, sin, cos]])
+
+
+def vote(answer: Sequence[float] | Tensor) -> Verdict:
+    """Check the vote that is worked out by hand: the bar at (3, 2), turned by 90 degrees.
+
+    Args:
+        answer: the seven's pose (x, y, cos, sin) in the bar's opinion, four numbers.
+
+    Returns:
+        The verdict.
+
+    >>> vote((4, 2, 0, 1))
+    ✓ Right. The bar points up, so its right is the picture's right: from (3, 2) to (4, 2).
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    numbers = _numbers(answer)
+    if numbers is None or numbers.shape != (4,):
+        return Verdict(False, "Four numbers are expected: x, y, and the cosine and sine of the angle.")
+    x, y, cos, sin = numbers.tolist()
+    if not _close((cos, sin), (0, 1)):
+        if _close((cos, sin), (1, 0)):
+            why = "That seven is upright. The bar lies along the top of the seven, so both are turned alike."
+        elif abs(cos**2 + sin**2 - 1) > 1e-3:
+            why = "The last two numbers must be a cosine and a sine: their squares sum to one."
+        else:
+            why = "The direction is wrong. The bar's matrix does not turn: keep the bar's angle."
+        return Verdict(False, why)
+    wrong = {
+        (3, 1): "You walked down the *picture*. The walk is counted in the bar's own frame, which is turned.",
+        (2, 2): "You turned the offset the wrong way: (0, -1) is the bar's *right*, and the bar looks up.",
+        (3, 2): "That is where the bar is. It has to say where the *seven* is.",
+        (3, 3): "Twice the other way: the seven lies on the bar's right, counted in the bar's own frame.",
+    }
+    if _close((x, y), (4, 2)):
+        return Verdict(True, "The bar points up, so its right is the picture's right: from (3, 2) to (4, 2).")
+    for place, why in wrong.items():
+        if _close((x, y), place):
+            return Verdict(False, why)
+    return Verdict(
+        False, f"The direction is right, the place ({x:g}, {y:g}) is not: multiply row by row once more."
+    )
+
+
+def transform(answer: Tensor) -> Verdict:
+    """Check the transformation matrix of a fourth stroke, which makes its votes agree with the others'.
+
+    Args:
+        answer: [4, 4], from the stroke's pose to its vote for the seven.
+
+    Returns:
+        The verdict.
+
+    >>> transform(_move(*FLAG).inverse()).right
+    True
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    matrix = _numbers(answer)
+    if matrix is None or matrix.shape != (4, 4):
+        return Verdict(False, "A 4 x 4 matrix is expected: build it with move(x, y, degrees).")
+    x, y, degrees = FLAG
+    right = _move(*FLAG).inverse()
+    wrong = [
+        (
+            _move(*FLAG),
+            "This leads from the seven to the stroke. A vote goes the other way: take the inverse.",
+        ),
+        (
+            _move(-x, -y, -degrees),
+            "Signs alone do not invert it. The walk back is counted in the stroke's frame, not the seven's.",
+        ),
+        (_move(*FLAG).T, "The transpose inverts the turn, not the walk: the stroke votes for its own place."),
+        (right.T, "The right matrix on the wrong side: its transpose."),
+        (torch.eye(4), "The identity says: the seven is where I am."),
+    ]
+    if _same(matrix, right):
+        return Verdict(True, "However the seven is moved and turned, this vote falls on the others.")
+    for mistaken, why in wrong:
+        if _same(matrix, mistaken):
+            return Verdict(False, why)
+    if _same(matrix[:2], right[:2]):
+        return Verdict(False, "The place agrees, the direction does not: look at the angle.")
+    if _same(matrix[2:], right[2:]):
+        return Verdict(False, "The direction agrees, the place does not: look at the walk back.")
+    return Verdict(False, "Neither place nor direction agrees with the other votes on a turned seven.")
+
+
+def forgets(answer: Mapping[str, Any]) -> Verdict:
+    """Check what may be done to a feature map without a pooling noticing.
+
+    Args:
+        answer: for each of "max 2x2", "global max" and "global mean" the set of changes that never change
+            its output, out of "swap", "shuffle" and "raise".
+
+    Returns:
+        The verdict; it speaks of the first mistake.
+
+    >>> forgets(UNCHANGED).right
+    True
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if not isinstance(answer, Mapping) or set(answer) != set(UNCHANGED):
+        return Verdict(False, f"A dict with the keys {', '.join(map(repr, UNCHANGED))} is expected.")
+    for pooling, right in UNCHANGED.items():
+        given = answer[pooling]
+        if (verdict := unanswered(given)) is not None:
+            return verdict
+        given = {given} if isinstance(given, str) else set(given)
+        if unknown := given - {"swap", "shuffle", "raise"}:
+            unknown_names = ", ".join(sorted(map(repr, unknown)))
+            return Verdict(False, f"{pooling}: {unknown_names} is none of 'swap', 'shuffle', 'raise'.")
+        for change in ("swap", "shuffle", "raise"):
+            if (change in given) != (change in right):
+                says = "does not notice" if change in right else "notices"
+                return Verdict(False, f"{pooling} {says} '{change}': {BECAUSE[pooling, change]}.")
+    return Verdict(True, "A maximum forgets place and everyone but the winner; a mean forgets place alone.")
+
+
+def _numbers(answer: Any) -> Tensor | None:
+    try:
+        return torch.as_tensor(answer, dtype=torch.float32).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _close(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) < 1e-2 for a, b in zip(one, other, strict=True))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, atol=1e-2)

@@ -1,0 +1,100 @@
+"""The checks of chapter 1 accept what is right and explain what is wrong."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsnb.checks import seeing
+
+X, Y, DEGREES = seeing.FLAG
+there = seeing._move(X, Y, DEGREES)
+back = there.inverse()
+changes = st.sets(st.sampled_from(["swap", "shuffle", "raise"]))
+
+RIGHT = [
+    (seeing.vote, (4, 2, 0, 1)),
+    (seeing.vote, torch.tensor([4.0, 2.0, 0.0, 1.0])),
+    (seeing.transform, back),
+    (seeing.transform, seeing._move(0.8, 0.7, 90)),
+    (seeing.forgets, seeing.UNCHANGED),
+]
+
+WRONG = [
+    (seeing.vote, (3, 1, 0, 1), "down the \\*picture"),
+    (seeing.vote, (2, 2, 0, 1), "wrong way"),
+    (seeing.vote, (3, 2, 0, 1), "where the bar is"),
+    (seeing.vote, (3, 3, 0, 1), "Twice the other way"),
+    (seeing.vote, (9, 9, 0, 1), "row by row"),
+    (seeing.vote, (4, 2, 1, 0), "upright"),
+    (seeing.vote, (4, 2, 0, -1), "keep the bar's angle"),
+    (seeing.vote, (4, 2, 90, 0), "squares sum to one"),
+    (seeing.vote, (4, 2), "Four numbers"),
+    (seeing.vote, "up", "Four numbers"),
+    (seeing.transform, there, "other way"),
+    (seeing.transform, seeing._move(-X, -Y, -DEGREES), "Signs alone"),
+    (seeing.transform, there.T, "transpose inverts the turn"),
+    (seeing.transform, back.T, "wrong side"),
+    (seeing.transform, torch.eye(4), "where I am"),
+    (seeing.transform, seeing._move(0.8, 0.7, 0), "look at the angle"),
+    (seeing.transform, seeing._move(0, 0, 90), "look at the walk"),
+    (seeing.transform, torch.zeros(4, 4), "Neither"),
+    (seeing.transform, (0.8, 0.7, 90), "4 x 4"),
+    (seeing.forgets, ["swap"], "keys"),
+    (seeing.forgets, {**seeing.UNCHANGED, "max 2x2": {"blur"}}, "none of"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_are_accepted(check, answer):
+    assert check(answer).right is True, check(answer)
+
+
+@pytest.mark.parametrize(("check", "answer", "why"), WRONG)
+def test_wrong_answers_are_explained(check, answer, why):
+    verdict = check(answer)
+    assert verdict.right is False
+    assert re.search(why, verdict.message), verdict
+
+
+@pytest.mark.parametrize("check", [seeing.vote, seeing.transform, seeing.forgets])
+def test_untouched_answers_are_not_wrong(check):
+    assert check(...).right is None
+    assert seeing.forgets(dict.fromkeys(seeing.UNCHANGED, ...)).right is None
+
+
+POOLINGS = {
+    "max 2x2": torch.nn.MaxPool2d(2),
+    "global max": torch.nn.AdaptiveMaxPool2d(1),
+    "global mean": torch.nn.AdaptiveAvgPool2d(1),
+}
+
+
+def changed(change, image):
+    image = image.clone()
+    if change == "swap":  # within the first window
+        image[..., 0, 0], image[..., 1, 1] = image[..., 1, 1].clone(), image[..., 0, 0].clone()
+    elif change == "shuffle":
+        image = image.flatten(2)[..., torch.arange(16).roll(5)].unflatten(2, (4, 4))
+    else:
+        window = image[..., :2, :2]
+        image[..., :2, :2] = torch.where(window == window.min(), window.max() - 1, window)
+    return image
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("change", ["swap", "shuffle", "raise"])
+def test_what_poolings_forget_is_what_poolings_do(pooling, change):
+    image = torch.randperm(16, generator=torch.Generator().manual_seed(3)).float().mul(10).view(1, 1, 4, 4)
+    same = torch.equal(POOLINGS[pooling](image), POOLINGS[pooling](changed(change, image)))
+    assert same == (change in seeing.UNCHANGED[pooling])
+
+
+@given(first=changes, second=changes, third=changes)
+def test_only_one_set_of_answers_is_right_and_every_other_is_explained(first, second, third):
+    answer = dict(zip(seeing.UNCHANGED, (first, second, third), strict=True))
+    verdict = seeing.forgets(answer)
+    assert verdict.right == (answer == seeing.UNCHANGED)
+    assert verdict.right or any(why in verdict.message for why in seeing.BECAUSE.values())
