@@ -266,9 +266,8 @@ def _in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return styled
 
 
-_METRICS: dict[
-    str, tuple[str, str, float]
-] = {  # a History's column: its name, unit, factor from stored to shown
+# A column of a History: its name, its unit, and the factor from what is stored to what is shown.
+_METRICS: dict[str, tuple[str, str, float]] = {
     "loss": ("training loss", "", 1),
     "margin": ("training margin loss", "", 1),
     "reconstruction": ("squared error per image", "", 1),

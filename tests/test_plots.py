@@ -132,8 +132,11 @@ def test_ids_never_clash_on_a_page(pages: dict[str, tuple[Figure, str]]) -> None
     assert len(every) == len(set(every)) > 10
 
 
-def test_pages_stay_small(pages: dict[str, tuple[Figure, str]]) -> None:
-    assert max(len(page) for _, page in pages.values()) < 100_000
+def test_rasters_keep_their_own_few_pixels(pages: dict[str, tuple[Figure, str]]) -> None:
+    assert [picture.shape for picture in pictures(pages["couplings"][1])] == [(40, 3, 4)] * 3
+    assert [picture.shape for picture in pictures(pages["confusion"][1])] == [(3, 3, 4)]
+    assert "image-rendering:pixelated" in pages["confusion"][1]
+    assert max(len(page) for _, page in pages.values()) < 60_000
 
 
 def luminance(rgb: tuple[float, ...]) -> float:
