@@ -207,7 +207,7 @@ def to_html(fig: Figure) -> str:
         fig.set_layout_engine("none")  # laying out a second time would move everything by a hair
     svg = _inline(buffer.getvalue(), alt)
     return (
-        f'<figure class="capsnb-figure" style="margin:0;color:inherit;background:transparent">{svg}</figure>'
+        f'<figure class="capsnb-figure" style="margin:0.75rem 0;color:inherit;background:transparent">{svg}</figure>'
     )
 
 
