@@ -642,7 +642,9 @@ def couplings(
     axes[0, 0].set_ylabel("mean coupling")
     axes[1, 0].set_ylabel("input capsules")
     fig.supxlabel("output capsule", fontsize=12)
-    fig.colorbar(picture, ax=axes[1].tolist(), label="coupling", aspect=15, pad=0.02)
+    bar = fig.colorbar(picture, ax=axes[1].tolist(), label="coupling", aspect=15, pad=0.02)
+    for part in bar.ax.collections:
+        part.set_edgecolor("face")  # or the page shows through between the colours
     first, last = ((most[r] > 0.5).mean() for r in (0, -1))
     return describe(
         fig,
