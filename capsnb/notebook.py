@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,6 +51,7 @@ def start_chapter(seed: int = 0) -> Chapter:
     profile = os.environ.get("CAPSNB_PROFILE", "quick")
     if profile not in ("quick", "full"):
         raise ValueError(f"CAPSNB_PROFILE is {profile!r}; set it to 'quick' or 'full'")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # the bars here need no widgets
     torch.manual_seed(seed)
     plots.use_style()
     device = "cuda" if torch.cuda.is_available() else "cpu"
