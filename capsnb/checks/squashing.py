@@ -1,0 +1,147 @@
+"""Checks for the exercises of chapter 2, *Vectors that squash*."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, unanswered
+from capsnb.functional import squash
+from capsnb.layers import default_weight_std
+
+
+def _number(answer: object) -> float | Verdict:
+    """A finite number as a float, or the verdict that the answer is none."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if isinstance(answer, Tensor) and answer.numel() == 1:
+        answer = answer.item()
+    if isinstance(answer, bool) or not isinstance(answer, (int, float)) or not math.isfinite(answer):
+        return Verdict(False, f"One finite number is expected, got {answer!r}.")
+    return float(answer)
+
+
+def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    r"""Check the inverse of the squash on lengths, :math:`|s| = \sqrt{|v| / (1 - |v|)}`.
+
+    Args:
+        answer: function of lengths |v| in [0, 1), any shape, that returns the lengths |s| before the squash.
+
+    Returns:
+        The verdict.
+
+    >>> unsquash(lambda length: (length / (1 - length)).sqrt()).right
+    True
+    """
+    inverse: Any = answer
+    if (verdict := unanswered(inverse)) is not None:
+        return verdict
+    if not callable(inverse):
+        return Verdict(False, f"A function is expected, got {type(inverse).__name__}: hand it over uncalled.")
+    v = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99], dtype=torch.float64)
+    right = (v / (1 - v)).sqrt()
+    try:
+        found = inverse(v.clone())
+    except Exception as error:
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    if (verdict := unanswered(found)) is not None:
+        return verdict
+    if not isinstance(found, Tensor) or found.shape != v.shape:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        return Verdict(False, f"Return one |s| for each |v|: a tensor of shape {tuple(v.shape)}, not {got}.")
+    wrong = {
+        "This is |s|², the *squared* length. One root is missing.": right.square(),
+        "This squashes once more. You need the way back: solve |v| (1 + |s|²) = |s|² for |s|.":
+            v.square() / (1 + v.square()),
+        "A sign slipped: from |v| (1 + |s|²) = |s|² follows |v| = |s|² (1 - |v|), with a minus.":
+            (v / (1 + v)).sqrt(),
+        "Upside down: a longer v must come from a longer s.": ((1 - v) / v).sqrt(),
+    }  # fmt: skip
+    if torch.allclose(found.double(), right, rtol=1e-5, atol=1e-8):
+        return Verdict(
+            True, f"Length 0.5 comes from |s| = 1, length 0.99 from {float(right[-1]):.1f}: long is costly."
+        )
+    for explanation, mistaken in wrong.items():
+        if torch.allclose(found.double(), mistaken, rtol=1e-5, atol=1e-8, equal_nan=True):
+            return Verdict(False, explanation)
+    at = int((found.double() - right).abs().nan_to_num(math.inf).argmax())
+    return Verdict(
+        False,
+        f"For |v| = {v[at]:g} you give {float(found[at]):.4g}, but squash(|s|) must return to {v[at]:g}.",
+    )
+
+
+def spread(answer: float) -> Verdict:
+    r"""Check the spread :math:`\sigma` of W for a layer of 32 x 8 -> 32 x 8 whose inputs have length 1/2.
+
+    Args:
+        answer: the standard deviation that makes :math:`|s_j| \approx 1` under uniform couplings.
+
+    Returns:
+        The verdict.
+
+    >>> spread(4.0).right
+    True
+    """
+    sigma = _number(answer)
+    if isinstance(sigma, Verdict):
+        return sigma
+    right = default_weight_std(32, 32, 8)
+    wrong = {
+        "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.": right / 2,
+        "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.": right / 32,
+        "This is the variance σ². The question asks for the standard deviation.": right**2,
+        "Here I stands without its root: the votes add up as a random walk, √I long, not I.":
+            32 / (0.5 * 32 * math.sqrt(8)),
+        "E stands without its root: |s|² sums E numbers, so |s| grows as √E.": 32 / (0.5 * math.sqrt(32) * 8),
+        "E is missing: σ² is the variance of one *number*, and |s|² sums E of them.":
+            32 / (0.5 * math.sqrt(32)),
+        "This is MoCapsNet's setting. How long is s_j with it, by the formula for E|s_j|²?": 0.01,
+    }  # fmt: skip
+    if math.isclose(sigma, right, rel_tol=0.01):
+        return Verdict(True, "σ = 32 / (1/2 · √(32·8)) = 4: far from the small weights that one is used to.")
+    for explanation, mistaken in wrong.items():
+        if math.isclose(sigma, mistaken, rel_tol=0.01):
+            return Verdict(False, explanation)
+    length = math.sqrt(32 * 8) * sigma * 0.5 / 32
+    return Verdict(False, f"With σ = {sigma:.4g} the typical |s| is {length:.3g}; it should be 1.")
+
+
+def gain(answer: float) -> Verdict:
+    r"""Check the smallest gain at which :math:`n \leftarrow f(g\,n)` can hold the length 0.8.
+
+    Args:
+        answer: g with :math:`0.8 = f(0.8\,g)`.
+
+    Returns:
+        The verdict.
+
+    >>> gain(2.5).right
+    True
+    """
+    g = _number(answer)
+    if isinstance(g, Verdict):
+        return g
+    if math.isclose(g, 2.5, rel_tol=0.01):
+        return Verdict(
+            True,
+            "f(2.5 · 0.8) = f(2) = 4/5. The other fixed point, 0.2, is the length to exceed.",
+        )
+    if math.isclose(g, 2.0, rel_tol=0.01):
+        return Verdict(
+            False, "f(2) = 0.8 is right, but 2 is the length g · n after the gain. Divide it by n = 0.8."
+        )
+    if math.isclose(g, 1.25, rel_tol=0.01):
+        return Verdict(False, "This undoes the factor 0.8 but not the squash. Which |s| gives |v| = 0.8?")
+    if math.isclose(g, 6.25, rel_tol=0.01):
+        return Verdict(False, "This is g². From g² n² - g² n + 1 = 0 take one more root.")
+    if g < 2:
+        return Verdict(False, f"With g = {g:g}, below 2, there is no fixed point but 0: every length dies.")
+    stays = float(squash(torch.tensor([0.8 * g], dtype=torch.float64)))
+    return Verdict(
+        False, f"With g = {g:g}, length 0.8 becomes {stays:.3f} in the next layer: it does not stay."
+    )
