@@ -239,8 +239,8 @@ def run(numbers: list[str]) -> None:
     """Execute chapters in place, measure them, refresh their cards."""
     for path in chapters(numbers):
         print(f"{path.name} ...", end=" ", flush=True)
-        notebook = read(path)
-        measured = execute(notebook)
+        notebook, busy = read(path), os.getloadavg()[0]
+        measured = {**execute(notebook), "load_before": round(busy, 1)}
         measured["command"] = f"python tools/chapters.py run {path.name[:2]}"
         results = load_results()
         figures = {"read_minutes": 0, "cpu": None, "gpu": None, **results.get(path.stem, {})}
@@ -250,6 +250,8 @@ def run(numbers: list[str]) -> None:
         write(path, notebook)
         save_results({**results, path.stem: figures})
         print(f"{measured['seconds']:.1f} s, peak memory {measured['peak_memory_mb']:.0f} MB")
+        if busy > 0.5 * usable_cpus():
+            print(f"  the machine was busy before (load {busy:.1f}): measure again when it is quiet")
 
 
 def cards() -> None:
