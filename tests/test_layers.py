@@ -58,27 +58,34 @@ def test_gradients_reach_weights_and_inputs():
 
 
 @pytest.mark.parametrize(("I", "J", "E"), [(1152, 10, 16), (288, 32, 8), (32, 32, 8), (8, 5, 4)])
-def test_default_weights_give_uniform_sums_of_length_one(I, J, E):
+def test_the_formula_gives_uniform_sums_of_length_one(I, J, E):
     torch.manual_seed(0)
-    u = torch.nn.functional.normalize(torch.randn(64, I, 8), dim=-1) / 2
-    layer = RoutingCapsules(I, 8, J, E)
-    s = layer.votes(u).sum(1) / J
+    u = 0.3 * torch.nn.functional.normalize(torch.randn(64, I, 8), dim=-1)
+    std = default_weight_std(I, J, E, in_length=0.3)
+    s = RoutingCapsules(I, 8, J, E, weight_std=std).votes(u).sum(1) / J
     assert abs(s.square().sum(-1).mean().sqrt() - 1) < 0.2
-    assert layer.weight.std().item() == pytest.approx(default_weight_std(I, J, E), rel=0.1)
+    assert RoutingCapsules(I, 8, J, E).weight.std().item() == pytest.approx(
+        default_weight_std(I, J, E), rel=0.1
+    )
 
 
-def test_lengths_stay_of_order_one_through_many_layers_where_the_paper_s_weights_silence_them():
+def length_after_16_layers(capsules: int, dim: int, std: float | None = None) -> float:
     torch.manual_seed(0)
-    u = torch.nn.functional.normalize(torch.randn(16, 32, 8), dim=-1) / 2
-
-    def lengths_after_16_layers(std: float | None) -> torch.Tensor:
-        x = u
+    u = torch.nn.functional.normalize(torch.randn(8, capsules, dim), dim=-1) / 2
+    with torch.no_grad():
         for _ in range(16):
-            x = RoutingCapsules(32, 8, 32, 8, weight_std=std)(x)
-        return x.norm(dim=-1).mean()
+            u = RoutingCapsules(capsules, dim, capsules, dim, weight_std=std)(u)
+    return u.norm(dim=-1).mean().item()
 
-    assert 0.2 < lengths_after_16_layers(None) < 0.95
-    assert lengths_after_16_layers(0.01) < 1e-6
+
+@pytest.mark.parametrize("capsules", [8, 32, 64])
+@pytest.mark.parametrize("dim", [4, 8, 16])
+def test_lengths_are_of_order_one_after_16_layers(capsules, dim):
+    assert 0.2 < length_after_16_layers(capsules, dim) < 0.9
+
+
+def test_the_paper_s_weights_are_silent_after_16_layers():
+    assert length_after_16_layers(32, 8, std=0.01) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,32 @@ def unanswered(answer: object) -> Verdict | None:
     if answer is ... or answer is None:
         return Verdict(None, "Replace the ... with your answer and run the cell again.")
     return None
+
+
+def number(answer: object) -> float | Verdict:
+    """A finite number as a float, or the verdict that the answer is none."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if isinstance(answer, Tensor) and answer.numel() == 1:
+        answer = answer.item()
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
+        return Verdict(False, f"One finite number is expected, got {answer!r}.")
+    return float(answer)
+
+
+def call(answer: object, *arguments: object) -> Tensor | Verdict:
+    """The tensor that a learner's function returns for copies of these arguments, or the verdict that there is none."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if not callable(answer):
+        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
+    copies = (argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
+    try:
+        result = answer(*copies)
+    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    if (verdict := unanswered(result)) is not None:
+        return verdict
+    if not isinstance(result, Tensor):
+        return Verdict(False, f"Your function must return a tensor, it returned {type(result).__name__}.")
+    return result

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, unanswered
+from capsnb.checks import Verdict, call
 from capsnb.functional import squash
 from capsnb.routing import routing_by_agreement
 
@@ -17,23 +16,6 @@ B, I, J, E = 2, 5, 3, 4  # all different, so that a mixed-up axis shows in the s
 
 def _sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _result(answer: Any, *inputs: Tensor) -> Tensor | Verdict:
-    """What a learner's function returns for these inputs, or the verdict that there is nothing to look at."""
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    if not callable(answer):
-        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
-    try:
-        result = answer(*(tensor.clone() for tensor in inputs))
-    except Exception as error:
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    if (verdict := unanswered(result)) is not None:
-        return verdict
-    if not isinstance(result, Tensor):
-        return Verdict(False, f"The function must return a tensor, it returned a {type(result).__name__}.")
-    return result
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -68,7 +50,7 @@ def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     True
     """
     logits, votes, v = _sample(B, I, J), _sample(B, I, J, E, seed=1), _sample(B, J, E, seed=2)
-    if isinstance(result := _result(answer, logits, votes, v), Verdict):
+    if isinstance(result := call(answer, logits, votes, v), Verdict):
         return result
     agreement = torch.einsum("bije,bje->bij", votes, v)
     cosine = torch.cosine_similarity(votes, v[:, None], dim=-1)
@@ -102,7 +84,7 @@ def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     side = 3  # B = I = J, so that any broadcasting goes through, also the wrong one
     logits, constants = _sample(side, side, side), 1 + _sample(side, side, seed=3)
-    if isinstance(result := _result(answer, logits, constants), Verdict):
+    if isinstance(result := call(answer, logits, constants), Verdict):
         return result
     per_input = constants[:, :, None]
     wrong = {
@@ -134,7 +116,7 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     votes = _sample(B, I, J, E, seed=4)
-    if isinstance(result := _result(answer, votes), Verdict):
+    if isinstance(result := call(answer, votes), Verdict):
         return result
     total = votes.sum(dim=1)
     wrong = {
@@ -164,7 +146,7 @@ def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     logits = _sample(J, B, I, seed=5)
-    if isinstance(result := _result(answer, logits), Verdict):
+    if isinstance(result := call(answer, logits), Verdict):
         return result
     wrong = {
         "Here the couplings of one *output* capsule sum to one: the softmax ran over I, the last axis here.":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, unanswered
+from capsnb.checks import Verdict, call, number, unanswered
 
 HAND_LENGTHS, HAND_LABEL = (0.7, 0.4, 0.05), 0
 PULL_LENGTH, PULL_MARGINS = 0.2, (0.0, 0.1, 0.3)
@@ -26,10 +26,9 @@ def margin_by_hand(answer: object) -> Verdict:
     >>> margin_by_hand(0.35)
     ✗ Not yet. These are the hinges before squaring. Square each one: small errors then cost little.
     """
-    if pending := unanswered(answer):
-        return pending
-    if (value := _number(answer)) is None:
-        return _no(f"A single number is asked for, got {answer!r}.")
+    value = number(answer)
+    if isinstance(value, Verdict):
+        return value
     right, wrong, silent = HAND_LENGTHS
     near, far = 0.9 - right, wrong - 0.1
     below = silent - 0.1  # negative: this capsule is short enough already
@@ -69,7 +68,7 @@ def to_capsules(answer: object) -> Verdict:
     B, types, dim, H, W = 2, 3, 4, 5, 6
     I, shape = types * H * W, (B, types * dim, H, W)
     features = torch.arange(math.prod(shape), dtype=torch.float32).view(shape)
-    result = _call(answer, features, types, dim)
+    result = call(answer, features, types, dim)
     if isinstance(result, Verdict):
         return result
     if result.shape != (B, I, dim):
@@ -127,7 +126,7 @@ def masked(answer: object) -> Verdict:
     images, labels = torch.arange(B), torch.tensor([2, 0, 3])
     longest = (labels + 1) % J  # no image's longest capsule is its labelled one
     capsules[images, longest] *= 10
-    result = _call(answer, capsules.clone(), labels.clone())
+    result = call(answer, capsules, labels)
     if isinstance(result, Verdict):
         return result
     if result.shape == (B, E):
@@ -182,11 +181,11 @@ def pulls(answer: object) -> Verdict:
         return pending
     if not isinstance(answer, Sequence | Tensor) or isinstance(answer, str) or len(answer) != 3:
         return _no("Three numbers are asked for, one for each margin, as in (1.0, 2.0, 3.0).")
-    if pending := next(filter(None, map(unanswered, answer)), None):
-        return pending
-    numbers = [number for value in answer if (number := _number(value)) is not None]
-    if len(numbers) < 3:
-        return _no(f"Three numbers are asked for, got {answer!r}.")
+    numbers: list[float] = []
+    for part in map(number, answer):
+        if isinstance(part, Verdict):
+            return part
+        numbers.append(part)
     distances = [PULL_LENGTH - margin for margin in PULL_MARGINS]
     hinges = [max(0.0, distance) for distance in distances]
     if _close(numbers, hinges):
@@ -213,29 +212,6 @@ def _no(why: str) -> Verdict:
     return Verdict(False, why)
 
 
-def _number(answer: object) -> float | None:
-    if isinstance(answer, Tensor) and answer.numel() == 1:
-        answer = answer.item()
-    return float(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else None
-
-
 def _close(values: Sequence[float], others: Sequence[float]) -> bool:
     pairs = zip(values, others, strict=True)
     return all(math.isclose(value, other, abs_tol=5e-5) for value, other in pairs)
-
-
-def _call(answer: object, *arguments: object) -> Tensor | Verdict:
-    """Call a learner's function: its result if that is a tensor, else a verdict."""
-    if pending := unanswered(answer):
-        return pending
-    if not callable(answer):
-        return _no(f"A function is asked for, got {type(answer).__name__}.")
-    try:
-        result = answer(*arguments)
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
-        return _no(f"Your function stopped with {type(error).__name__}: {error}")
-    if pending := unanswered(result):
-        return pending
-    if not isinstance(result, Tensor):
-        return _no(f"Your function should return a tensor, it returned {type(result).__name__}.")
-    return result

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, unanswered
+from capsnb.checks import Verdict, call, number
 from capsnb.functional import squash
 from capsnb.layers import default_weight_std
-
-
-def _number(answer: object) -> float | Verdict:
-    """A finite number as a float, or the verdict that the answer is none."""
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    if isinstance(answer, Tensor) and answer.numel() == 1:
-        answer = answer.item()
-    if isinstance(answer, bool) or not isinstance(answer, (int, float)) or not math.isfinite(answer):
-        return Verdict(False, f"One finite number is expected, got {answer!r}.")
-    return float(answer)
 
 
 def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -37,21 +25,13 @@ def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
     >>> unsquash(lambda length: (length / (1 - length)).sqrt()).right
     True
     """
-    inverse: Any = answer
-    if (verdict := unanswered(inverse)) is not None:
-        return verdict
-    if not callable(inverse):
-        return Verdict(False, f"A function is expected, got {type(inverse).__name__}: hand it over uncalled.")
     v = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99], dtype=torch.float64)
     right = (v / (1 - v)).sqrt()
-    try:
-        found = inverse(v.clone())
-    except Exception as error:
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    if (verdict := unanswered(found)) is not None:
-        return verdict
-    if not isinstance(found, Tensor) or found.shape != v.shape:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    found = call(answer, v)
+    if isinstance(found, Verdict):
+        return found
+    if found.shape != v.shape:
+        got = tuple(found.shape)
         return Verdict(False, f"Return one |s| for each |v|: a tensor of shape {tuple(v.shape)}, not {got}.")
     wrong = {
         "This is |s|², the *squared* length. One root is missing.": right.square(),
@@ -87,10 +67,10 @@ def spread(answer: float) -> Verdict:
     >>> spread(4.0).right
     True
     """
-    sigma = _number(answer)
+    sigma = number(answer)
     if isinstance(sigma, Verdict):
         return sigma
-    right = default_weight_std(32, 32, 8)
+    right = default_weight_std(32, 32, 8, in_length=0.5)
     wrong = {
         "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.": right / 2,
         "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.": right / 32,
@@ -123,7 +103,7 @@ def gain(answer: float) -> Verdict:
     >>> gain(2.5).right
     True
     """
-    g = _number(answer)
+    g = number(answer)
     if isinstance(g, Verdict):
         return g
     if math.isclose(g, 2.5, rel_tol=0.01):
