@@ -61,7 +61,6 @@ def test_importing_capsnb_stays_light():
         "sklearn",
         "accelerate",
         "typer",
-        "torchinfo",
         "IPython",
         "mlxtend",
         "pandas",
