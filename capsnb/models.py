@@ -214,14 +214,14 @@ def summary(model: nn.Module, image_shape: tuple[int, int, int] | None = None) -
         shapes[names[module]] = tuple((output if isinstance(output, Tensor) else output[0]).shape)
 
     hooks = [module.register_forward_hook(note) for module in names]
-    training, counter = model.training, FlopCounterMode(display=False)
+    modes, counter = [module.training for module in names], FlopCounterMode(display=False)
     like = next(model.parameters(), torch.zeros(()))
     try:
         with torch.no_grad(), counter:
             model.eval()(like.new_zeros(1, *shape))
     finally:
-        model.train(training)
-        for hook in hooks:
+        for module, training, hook in zip(names, modes, hooks, strict=True):
+            module.training = training
             hook.remove()
     flops, top = counter.get_flop_counts(), type(model).__name__
     layers = [

@@ -18,6 +18,18 @@ def test_the_published_sizes():
     assert table.total_params == 20_992 + 5_308_672 + 1_474_560 + 1_411_344
     assert table.total_params == sum(p.numel() for p in model.parameters())
     assert "[1, 1152, 8]" in str(table) and "[1, 10, 16]" in str(table)
+    convolutions = 400 * 256 * 81 + 36 * 256 * 81 * 256
+    votes, routing = 1152 * 10 * 16 * 8, (3 + 2) * 1152 * 10 * 16  # three sums, two agreements
+    assert table.total_mult_adds == convolutions + votes + routing + 160 * 512 + 512 * 1024 + 1024 * 784
+
+
+def test_summary_leaves_the_model_as_it_was():
+    model = CapsNet(**TINY)
+    model.decoder.eval()
+    modes = [module.training for module in model.modules()]
+    first, second = summary(model), summary(model)
+    assert first == second
+    assert [module.training for module in model.modules()] == modes
 
 
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32), (1, 17, 21)])
