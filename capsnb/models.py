@@ -179,7 +179,7 @@ class Summary:
 
     def __repr__(self) -> str:
         lines = [f"{'layer':24}{'output shape':>18}{'parameters':>14}{'multiply-adds':>16}"]
-        lines += [f"{n:24}{str(list(shape)):>18}{p:14,}{work:16,}" for n, shape, p, work in self.layers]
+        lines += [f"{n:24}{list(shape)!s:>18}{p:14,}{work:16,}" for n, shape, p, work in self.layers]
         return "\n".join(lines)
 
 
