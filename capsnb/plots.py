@@ -206,9 +206,7 @@ def to_html(fig: Figure) -> str:
         fig.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         fig.set_layout_engine("none")  # laying out a second time would move everything by a hair
     svg = _inline(buffer.getvalue(), alt)
-    return (
-        f'<figure class="capsnb-figure" style="margin:0.75rem 0;color:inherit;background:transparent">{svg}</figure>'
-    )
+    return f'<figure class="capsnb-figure" style="margin:0.75rem 0;color:inherit;background:transparent">{svg}</figure>'
 
 
 def _inline(document: str, alt: str) -> str:
