@@ -25,7 +25,9 @@ MEASURED = ROOT / "results" / "chapters.json"
 def title_and_promise(notebook: Path) -> tuple[str, str]:
     """Return a chapter's title and the sentence that follows its badges."""
     cell = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", "".join(cell["source"]))]
+    paragraphs = [
+        " ".join(part.split()) for part in re.split(r"\n\s*\n", "".join(cell["source"]))
+    ]
     return paragraphs[0].lstrip("# "), paragraphs[-1]
 
 
@@ -35,7 +37,11 @@ def row(notebook: Path, measured: dict) -> str:
     figures = measured.get(notebook.stem, {})
     read = f"{figures['read_minutes']} min" if figures else "not measured yet"
     cpu = figures.get("cpu")
-    run = f"{cpu['seconds']:.0f} s on {cpu['hardware']['cpus']} CPU cores" if cpu else "not run yet"
+    run = (
+        f"{cpu['seconds']:.0f} s on {cpu['hardware']['cpus']} CPU cores"
+        if cpu
+        else "not run yet"
+    )
     return f"| [{title}]({notebook.name}) | {promise} | {read} | {run} |"
 
 
@@ -47,11 +53,17 @@ class ChapterTable(SphinxDirective):
         chapters = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
         for path in [MEASURED, *chapters]:
             self.env.note_dependency(str(path))
-        measured = json.loads(MEASURED.read_text(encoding="utf-8"))["chapters"] if MEASURED.exists() else {}
+        measured = (
+            json.loads(MEASURED.read_text(encoding="utf-8"))["chapters"]
+            if MEASURED.exists()
+            else {}
+        )
         lines = ["| Chapter | What it does | Read | Run |", "|---|---|---|---|"]
         lines += [row(chapter, measured) for chapter in chapters]
         holder = nodes.Element()
-        self.state.nested_parse(StringList(lines, str(MEASURED)), self.content_offset, holder)
+        self.state.nested_parse(
+            StringList(lines, str(MEASURED)), self.content_offset, holder
+        )
         return holder.children
 
 
@@ -72,12 +84,15 @@ def no_widget_scripts(app: Sphinx, config: Config) -> None:
     config["nb_ipywidgets_js"] = {}
 
 
-def no_thebe_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+def no_thebe_scripts(
+    app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object
+) -> None:
     """Take out the live-kernel scripts, which Jupyter Book adds twice: an error in the console."""
     context["script_files"] = [
         script
         for script in context["script_files"]
-        if "thebe" not in str(script.filename) and "THEBE" not in str(script.attributes.get("body"))
+        if "thebe" not in str(script.filename)
+        and "THEBE" not in str(script.attributes.get("body"))
     ]
 
 

@@ -21,7 +21,7 @@ each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.s
 SETUP = """\
 try:
     import capsnb
-except ModuleNotFoundError:  # in Colab: install capsnb, leave the torch that is there alone
+except ModuleNotFoundError:  # in Colab: install capsnb, keep the torch that is there
     %pip install -q "git+{url}"
     import capsnb
 chapter = capsnb.start_chapter()
