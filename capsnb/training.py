@@ -349,7 +349,10 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU")
     AcceleratorState._reset_state()  # Accelerate holds the first run's precision for the whole process
-    return Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),  # not Apple's GPU, which lacks float64 and takes other random numbers
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+    )
 
 
 def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:

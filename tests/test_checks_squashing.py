@@ -44,7 +44,7 @@ def test_right_inverses():
         (lambda v: ((1 - v) / v).sqrt(), "Upside down"),
         (lambda v: v * 2, "must return to"),
         (lambda v: v[:, None], "shape"),
-        (lambda v: 1.0, "not float"),
+        (lambda v: 1.0, "it returned float"),
         (lambda v: v.nope, "AttributeError"),
         (3.0, "function is expected"),
     ],

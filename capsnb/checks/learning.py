@@ -184,7 +184,7 @@ def pulls(answer: object) -> Verdict:
     numbers: list[float] = []
     for part in map(number, answer):
         if isinstance(part, Verdict):
-            return part
+            return part if part.right is None else _no(f"Three numbers are asked for, got {answer!r}.")
         numbers.append(part)
     distances = [PULL_LENGTH - margin for margin in PULL_MARGINS]
     hinges = [max(0.0, distance) for distance in distances]
