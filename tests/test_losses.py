@@ -59,5 +59,7 @@ def test_total_weighs_its_terms():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(3,\)"):
         margin_loss(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"\(2,\) and \(2,\)"):
+        margin_loss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="differ in shape"):
         reconstruction_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
