@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 
 import pytest
 import torch
@@ -61,6 +62,21 @@ def test_same_seed_same_numbers(data, whole_run):
 def test_another_seed_other_numbers(data, whole_run):
     history = fit(tiny(), data, dataclasses.replace(CONFIG, epochs=1, seed=6), progress=False)
     assert history["loss"][0] != whole_run[0]["loss"][0]
+
+
+def test_each_epoch_shows_the_images_in_another_order(data):
+    class Recording(CapsNet):
+        seen: list[list[int]] = []  # noqa: RUF012 (one list for this test)
+
+        def forward(self, images, labels=None):
+            if labels is not None:
+                self.seen.append(labels.tolist())
+            return super().forward(images, labels)
+
+    model = Recording(channels=8, capsule_types=2, decoder=None)
+    fit(model, data, dataclasses.replace(CONFIG, epochs=2), progress=False)
+    first, second = (list(chain(*model.seen[part])) for part in (slice(5), slice(5, None)))
+    assert first != second and sorted(first) == sorted(second)
 
 
 def test_it_learns(data):
