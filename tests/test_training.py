@@ -177,6 +177,21 @@ def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
         load_weights(tiny(), tmp_path / "nowhere")
 
 
+def test_a_full_disk_keeps_the_last_whole_checkpoint(data, tmp_path, monkeypatch):
+    written = []
+
+    def full_after_one(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_after_one)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tiny(), data, CONFIG, run_dir=tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert len(load_weights(tiny(), tmp_path / CHECKPOINT).records) == 1
+
+
 @pytest.mark.parametrize("term", ["margin", "reconstruction"])
 def test_a_loss_that_is_not_finite_names_epoch_step_and_term_and_keeps_the_checkpoint(data, tmp_path, term):
     class Breaking(CapsNet):
