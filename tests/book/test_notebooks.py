@@ -52,8 +52,11 @@ def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
 def test_chapter_runs_alone(path, lone_environment, tmp_path, capsys):
     shutil.copy(path, tmp_path)
+    (tmp_path / "plugins").mkdir()
     command = [sys.executable, "-m", "pytest", path.name, "--nbval-lax", "-x", "-q", "--tb=short"]
-    command += ["-p", "no:cacheprovider", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
+    command += ["-p", "no:cacheprovider", "-p", "nbval_patience", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
+    shutil.copy(Path(__file__).with_name("nbval_patience.py"), tmp_path / "plugins" / "nbval_patience.py")
+    lone_environment["PYTHONPATH"] += os.pathsep + str(tmp_path / "plugins")
     start = time.perf_counter()
     run = subprocess.run(
         command, cwd=tmp_path, env=lone_environment, timeout=CHAPTER_TIMEOUT, capture_output=True, text=True
