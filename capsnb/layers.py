@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb.functional import squash
-from capsnb.routing import routing_by_agreement
+from capsnb.kernels import BACKENDS, Backend, route
 
 
 class PrimaryCapsules(nn.Module):
@@ -64,7 +64,9 @@ class RoutingCapsules(nn.Module):
         out_dim: E.
         iterations: R, >= 1.
         routing: the way to agree; "rba" is routing by agreement.
-        backend: "eager" is the readable definition; "auto" takes the fastest exact one there is.
+        backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without storing
+            votes (see `capsnb.kernels.route`); "auto" takes the fastest of them.
+        detach: let gradients flow through the last iteration only; False gives the full gradient, and stores the votes.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:
@@ -89,7 +91,8 @@ class RoutingCapsules(nn.Module):
         *,
         iterations: int = 3,
         routing: Literal["rba"] = "rba",
-        backend: Literal["eager", "auto"] = "auto",
+        backend: Backend = "auto",
+        detach: bool = True,
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -103,10 +106,10 @@ class RoutingCapsules(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be 1 or more, got {size}")
-        for name, value, known in (("routing", routing, ("rba",)), ("backend", backend, ("eager", "auto"))):
+        for name, value, known in (("routing", routing, ("rba",)), ("backend", backend, BACKENDS)):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
-        self.iterations, self.routing, self.backend = iterations, routing, backend
+        self.iterations, self.routing, self.backend, self.detach = iterations, routing, backend, detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         std = default_weight_std(in_capsules, out_capsules, out_dim) if weight_std is None else weight_std
         nn.init.normal_(self.weight, std=std)
@@ -120,14 +123,18 @@ class RoutingCapsules(nn.Module):
         Returns:
             Votes, `[B, I, J, E]`.
         """
-        I, _, _, D = self.weight.shape
-        if u.ndim != 3 or u.shape[1:] != (I, D):
-            raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
+        self._check(u)
         return torch.einsum("ijed,bid->bije", self.weight, u)
 
     def forward(self, u: Tensor) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
-        return routing_by_agreement(self.votes(u), self.iterations)
+        self._check(u)
+        return route(u, self.weight, self.iterations, backend=self.backend, detach=self.detach)
+
+    def _check(self, u: Tensor) -> None:
+        I, _, _, D = self.weight.shape
+        if u.ndim != 3 or u.shape[1:] != (I, D):
+            raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
 
     def extra_repr(self) -> str:
         """Return the sizes, for `print(model)`."""

@@ -18,7 +18,7 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "
 
 # Each room may import the rooms before it, never one after it.
 ROOMS = [
-    *("files", "pair", "functional", "routing", "layers", "reversible", "blocks", "models", "losses"),
+    *("files", "pair", "functional", "routing", "kernels", "layers", "reversible", "blocks", "models", "losses"),
     *("preprocess", "data", "training", "evaluation", "plots", "notebook", "profiling", "experiments"),
     *("checks", "cli", "__init__", "__main__"),
 ]

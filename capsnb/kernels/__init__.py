@@ -1,0 +1,174 @@
+r"""Routing by agreement without stored votes: operators for PyTorch, and who computes them. Taught in chapter 5.
+
+With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of the earlier :math:`v_j`, an iteration needs
+nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be computed a few
+input capsules at a time, used, and forgotten, forward and backward.
+
+A backend is a class, made from u and W, with two passes over the input capsules: `weighted_sum(V)` and `gradients(V, ds)`.
+What stands around them, iterations, autograd, autocast and torch.compile, is here, once for all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from capsnb.functional import squash
+from capsnb.kernels import native
+from capsnb.kernels.fused import Fused
+from capsnb.routing import routing_by_agreement
+
+Backend = Literal["eager", "fused", "native", "triton", "auto"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+
+class Passes(Protocol):
+    """What a backend can do, for capsules u `[B, I, D]` and weights W `[I, J, E, D]` given when it is made."""
+
+    def weighted_sum(self, V: Tensor) -> Tensor:
+        """One iteration: V `[B, J, E]` -> s `[B, J, E]`."""
+        ...
+
+    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """The way back: V and ds, `[B, J, E]` -> du `[B, I, D]`, dW `[I, J, E, D]`, with the couplings as constants."""
+        ...
+
+
+def route(
+    u: Tensor, weight: Tensor, iterations: int = 3, *, backend: Backend = "auto", detach: bool = True
+) -> Tensor:
+    r"""Capsules in, capsules out: :math:`v = \mathrm{routing}(W u)` by agreement, with the votes stored or not.
+
+    Equal to `routing_by_agreement` of the votes, in values and gradients, up to rounding. Half-precision input is computed
+    in float32. The first derivative alone is there, except with "eager".
+
+    Args:
+        u: input capsules, `[B, I, D]`.
+        weight: W, `[I, J, E, D]`.
+        iterations: R >= 1.
+        backend: "eager", the definition, stores the votes; "fused" tiles them in plain PyTorch; "native" is C++ for a CPU,
+            compiled on first use; "triton" is for GPUs; "auto" takes "native" where it can, else "fused".
+        detach: let gradients flow through the last iteration only; False goes through all of them, with "eager".
+
+    Returns:
+        Output capsules, `[B, J, E]`, in the wider type of u and W.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown backend, or `detach=False` with a backend that cannot.
+        RuntimeError: the backend cannot run here.
+
+    >>> u, W = torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8)
+    >>> votes = torch.einsum("ijed,bid->bije", W, u)
+    >>> torch.allclose(route(u, W), routing_by_agreement(votes), atol=1e-5)
+    True
+    """
+    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
+        raise ValueError(
+            f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
+        )
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if not detach and backend not in ("eager", "auto"):
+        raise ValueError(f"detach=False needs backend='eager' or 'auto', got {backend!r}")
+    if backend == "eager" or not detach:
+        votes = torch.einsum("ijed,bid->bije", weight, u)
+        return routing_by_agreement(votes, iterations, detach=detach)
+    given = torch.promote_types(u.dtype, weight.dtype)
+    wide = torch.promote_types(given, torch.float32)
+    u, weight = u.to(wide), weight.to(wide)
+    s = uniform_sum(u, weight) if iterations == 1 else _weighted_sum(u, weight, iterations, backend)[0]
+    return squash(s).to(given)
+
+
+def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
+    r"""The first iteration, whose couplings are all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product."""
+    J, E = weight.shape[1:3]
+    matrix = weight.permute(0, 3, 1, 2).reshape(-1, J * E)  # [I*D, J*E]
+    return (u.flatten(1) @ matrix / J).unflatten(1, (J, E))
+
+
+def passes(u: Tensor, weight: Tensor, backend: str) -> Passes:
+    """The backend that computes this layer; "auto" is decided here, from device, sizes and type."""
+    if backend == "triton":
+        from capsnb.kernels.triton import Triton
+
+        return Triton(u, weight)
+    if backend in ("auto", "native") and native.available(u, weight):
+        return native.Native(u, weight)
+    if backend == "native":
+        raise RuntimeError(native.missing(u, weight))
+    return Fused(u, weight)
+
+
+@torch.library.custom_op("capsnb::weighted_sum", mutates_args=())
+def _weighted_sum(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor]:
+    """All iterations: the last weighted sum s, and V, the sum of the earlier outputs, `[B, J, E]` each."""
+    with torch.autocast(u.device.type, enabled=False):
+        s = uniform_sum(u, weight)
+        V = torch.zeros_like(s)
+        if u.numel():
+            kernel = passes(u, weight, backend)
+            for _ in range(iterations - 1):
+                V = V + squash(s)
+                s = kernel.weighted_sum(V)
+    return s, V
+
+
+@_weighted_sum.register_fake
+def _(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor]:
+    shape = len(u), *weight.shape[1:3]
+    return u.new_empty(shape), u.new_empty(shape)
+
+
+@torch.library.custom_op("capsnb::routing_gradients", mutates_args=())
+def _gradients(u: Tensor, weight: Tensor, V: Tensor, ds: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """Gradients of u and W, with the couplings that belong to V as constants."""
+    if not u.numel():
+        return torch.zeros_like(u), torch.zeros_like(weight)
+    with torch.autocast(u.device.type, enabled=False):
+        return passes(u, weight, backend).gradients(V, ds)
+
+
+@_gradients.register_fake
+def _(u: Tensor, weight: Tensor, V: Tensor, ds: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape), weight.new_empty(weight.shape)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    u, weight, _, ctx.backend = inputs
+    ctx.save_for_backward(u, weight, output[1])
+
+
+def _back(ctx: Any, ds: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    u, weight, V = ctx.saved_tensors
+    return *_gradients(u, weight, V, ds, ctx.backend), None, None
+
+
+def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
+    raise RuntimeError(
+        "routing without votes has no second derivative; make the layers with backend='eager' for double backward"
+    )
+
+
+_weighted_sum.register_autograd(_back, setup_context=_remember)
+_gradients.register_autograd(_no_second_derivative)
+
+
+@register_flop_formula(torch.ops.capsnb.weighted_sum)
+def _(u: Any, weight: Any, iterations: int, *_: Any, **__: Any) -> int:
+    """Votes in every iteration, agreement and weighted sum in all but the first; a multiply-add counts as two."""
+    J, E, D = weight[1:]
+    return 2 * math.prod(u[:2]) * J * E * (iterations * D + 2 * (iterations - 1))
+
+
+@register_flop_formula(torch.ops.capsnb.routing_gradients)
+def _(u: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Votes once more, their agreement, and the two gradients."""
+    J, E, D = weight[1:]
+    return 2 * math.prod(u[:2]) * J * E * (3 * D + 1)

@@ -1,0 +1,130 @@
+"""Routing without stored votes on a CPU: `routing.cpp`, compiled on first use. Taught in chapter 5."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from capsnb.files import write_atomically
+
+SOURCE = Path(__file__).with_name("routing.cpp")
+SLICES, SHORTEST = 32, 4  # partial sums at most, and input capsules in one at least: work for many threads, little memory
+CAPABILITIES = {  # what PyTorch found in the processor -> bytes of a vector, compiler flags
+    "AVX512": (64, ("-mavx512f", "-mavx512dq", "-mfma")),
+    "AVX2": (32, ("-mavx2", "-mfma")),
+}
+
+
+class Native:
+    """The two passes over the input capsules, in C++.
+
+    Args:
+        u: capsules, `[B, I, D]`, float32 or float64.
+        weight: W, `[I, J, E, D]`, of the same type.
+    """
+
+    def __init__(self, u: Tensor, weight: Tensor) -> None:
+        self.weight = weight.contiguous()
+        self.I, self.J, self.E, self.D = weight.shape
+        self.B, self.blocks = len(u), -(-len(u) // lanes(u.dtype))
+        self.lanes = lanes(u.dtype)
+        self.slice = max(SHORTEST, -(-self.I // SLICES))
+        self.library = library(self.J, self.E, self.D, u.dtype)
+        self.u = self._to_lanes(u)  # [blocks, I, D, lanes]
+
+    def weighted_sum(self, V: Tensor) -> Tensor:
+        """s_j = sum over i of c_ij W_ij u_i, with the couplings c that belong to V, `[B, J, E]`."""
+        partial = V.new_empty(-(-self.I // self.slice), self.blocks, self.J, self.E, self.lanes)
+        self._run(self.library.weighted_sum, self.weight, self.u, self._to_lanes(V), partial)
+        return self._from_lanes(partial.sum(0))
+
+    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of u `[B, I, D]` and W `[I, J, E, D]` for the gradient ds of the weighted sum, `[B, J, E]`."""
+        du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
+        by_number = self._to_lanes(ds).permute(1, 2, 0, 3).contiguous()  # [J, E, blocks, lanes]
+        self._run(self.library.gradients, self.weight, self.u, self._to_lanes(V), by_number, du, dW)
+        return self._from_lanes(du), dW
+
+    def _to_lanes(self, x: Tensor) -> Tensor:
+        """`[B, N, M]` -> `[blocks, N, M, lanes]`: capsules of the batch side by side, zeros after the last."""
+        x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, self.blocks * self.lanes - self.B))
+        return x.unflatten(0, (self.blocks, self.lanes)).permute(0, 2, 3, 1).contiguous()
+
+    def _from_lanes(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2).flatten(0, 1)[: self.B].contiguous()
+
+    def _run(self, function: ctypes._NamedFuncPointer, *tensors: Tensor) -> None:
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
+        sizes = [ctypes.c_long(n) for n in (self.I, self.blocks, self.slice, torch.get_num_threads())]
+        function(*pointers, *sizes)
+
+
+def available(u: Tensor, weight: Tensor) -> bool:
+    """Whether these tensors can be routed here."""
+    return missing(u, weight) is None
+
+
+def missing(u: Tensor, weight: Tensor) -> str | None:
+    """Why these tensors cannot be routed here; None where they can."""
+    _, J, E, D = weight.shape
+    if u.device.type != "cpu":
+        return f"backend='native' is for a CPU, and the capsules are on {u.device}; use 'auto'"
+    if J * E * max(D, 8) > 2**16:  # a thread's votes are on its stack
+        return f"backend='native' is for layers of up to {2**13} output numbers, not {J} x {E}; use 'fused'"
+    if library(J, E, D, u.dtype) is None:
+        return "backend='native' needs a C++ compiler (c++, or the one that $CXX names); use 'fused'"
+    return None
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """Numbers in a vector of this processor."""
+    return vector()[0] // dtype.itemsize
+
+
+def vector() -> tuple[int, tuple[str, ...]]:
+    """Bytes of a vector of this processor, and the compiler's flags for it."""
+    return CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), (16, ()))
+
+
+@cache
+def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The compiled kernels for one size of layer, from the cache folder where they are there already.
+
+    The compiler is the one that `$CXX` names, or c++; the folder is `$CAPSNB_CACHE`, or `capsnb` among the user's caches.
+
+    Returns:
+        The library; None where there is no compiler, or where it cannot compile for this machine.
+    """
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        return None
+    real = {torch.float32: "float", torch.float64: "double"}[dtype]
+    defines = {"J": J, "E": E, "D": D, "REAL": real, "LANES": lanes(dtype)}
+    # No default libraries: OpenMP is then the one that PyTorch has loaded. A second one would fight it for the cores.
+    command = [compiler, "-std=c++17", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared", "-w"]
+    command += ["-nodefaultlibs", *vector()[1], *(f"-D{name}={value}" for name, value in defines.items())]
+    key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
+    folder = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")
+    path = Path(folder).expanduser() / f"routing-{J}x{E}x{D}-{real}-{key}.so"
+    with suppress(OSError):  # not there yet, or not whole
+        return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / path.name
+        try:
+            subprocess.run([*command, "-o", built, SOURCE], check=True, capture_output=True)
+            loaded = ctypes.CDLL(str(built))
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        with suppress(OSError):  # a folder that cannot be written costs half a second at each start
+            write_atomically(path, built.read_bytes())
+    return loaded

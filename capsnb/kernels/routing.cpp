@@ -1,0 +1,108 @@
+// Routing by agreement without stored votes, for a CPU. Taught in chapter 5, *Routing without votes*.
+//
+// Compiled on first use for one size of layer (J, E, D), one number type (REAL) and one vector width (LANES numbers);
+// see native.py. The batch lies in the lanes: a vector holds one number of LANES capsules, and BLOCKS vectors hold the batch.
+//
+//   weight W  [I, J, E, D]        capsules u, du  [BLOCKS, I, D, LANES]
+//   sums of earlier outputs V, weighted sums s  [BLOCKS, J, E, LANES]      gradient ds  [J, E, BLOCKS, LANES]
+
+typedef REAL vec __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL))));
+
+constexpr int TILE = 16;   // input capsules whose matrices stay in the second cache while the batch goes by
+constexpr int CHUNK = 16;  // vectors of the batch whose couplings stay in the first cache, backward
+
+// exp(x) for x <= 0, number by number in double, as a vector in float: 2^n e^f with |f| <= ln(2)/2, and a polynomial for e^f
+// (coefficients of the Cephes library; 2 units in the last place).
+static inline vec exp_nonpositive(vec x) {
+    if (sizeof(REAL) == 8) {
+        for (int l = 0; l < LANES; l++) x[l] = __builtin_exp(x[l]);
+        return x;
+    }
+    typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
+    typedef float floats __attribute__((vector_size(LANES * sizeof(float))));
+    floats y = __builtin_convertvector(x, floats);
+    y = y < -87.f ? floats{} - 87.f : y;
+    ints n = __builtin_convertvector(y * 1.44269504f - .5f, ints);
+    floats f = y - __builtin_convertvector(n, floats) * .693359375f + __builtin_convertvector(n, floats) * 2.12194440e-4f;
+    floats p = ((((1.9875691500e-4f * f + 1.3981999507e-3f) * f + 8.3334519073e-3f) * f + 4.1665795894e-2f) * f
+                + 1.6666665459e-1f) * f + 5.0000001201e-1f;
+    p = (p * f * f + f + 1.f) * (floats)((n + 127) << 23);
+    return __builtin_convertvector(p, vec);
+}
+
+// c_j = softmax_j(u_hat_j . V_j) of one input capsule; its votes u_hat_j = W_j u are left in `votes` where that is not null.
+static inline void couplings(const REAL* w, const vec* capsule, const vec* V, vec* __restrict c, vec* __restrict votes) {
+    vec u[D], highest, total = {};
+    for (int d = 0; d < D; d++) u[d] = capsule[d];
+    for (int j = 0; j < J; j++) {
+        vec agreement = {};
+        for (int e = 0; e < E; e++) {
+            vec vote = w[(j * E + e) * D] * u[0];
+            for (int d = 1; d < D; d++) vote += w[(j * E + e) * D + d] * u[d];
+            agreement += vote * V[j * E + e];
+            if (votes) votes[j * E + e] = vote;
+        }
+        c[j] = agreement;
+        highest = j == 0 ? agreement : agreement > highest ? agreement : highest;
+    }
+    for (int j = 0; j < J; j++) total += c[j] = exp_nonpositive(c[j] - highest);
+    for (int j = 0; j < J; j++) c[j] /= total;
+}
+
+// s_j = sum over i of c_ij u_hat_ij: one partial sum [BLOCKS, J, E, LANES] for each slice of input capsules, so that the order
+// of additions, and with it the last bit, does not depend on the threads.
+extern "C" void weighted_sum(const REAL* W, const vec* u, const vec* V, vec* partial, long I, long blocks, long slice_size,
+                             long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long slice = 0; slice < (I + slice_size - 1) / slice_size; slice++) {
+        vec votes[J * E], c[J];
+        vec* s = partial + slice * blocks * J * E;
+        for (long n = 0; n < blocks * J * E; n++) s[n] = vec{};
+        long end = (slice + 1) * slice_size < I ? (slice + 1) * slice_size : I;
+        for (long tile = slice * slice_size; tile < end; tile += TILE)
+            for (long k = 0; k < blocks; k++)
+                for (long i = tile; i < tile + TILE && i < end; i++) {
+                    couplings(W + i * J * E * D, u + (k * I + i) * D, V + k * J * E, c, votes);
+                    for (int j = 0; j < J; j++)
+                        for (int e = 0; e < E; e++) s[k * J * E + j * E + e] += c[j] * votes[j * E + e];
+                }
+    }
+}
+
+// With the couplings as constants: g_ij = c_ij ds_j, du_i = sum over j of W_ij^T g_ij, dW_ij = sum over B of g_ij u_i^T.
+extern "C" void gradients(const REAL* W, const vec* u, const vec* V, const vec* ds, vec* du, REAL* dW, long I, long blocks,
+                          long, long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long i = 0; i < I; i++) {
+        vec c[CHUNK * J], back[CHUNK * D], g[CHUNK * E], seen[CHUNK * D];
+        const REAL* w = W + i * J * E * D;
+        REAL* dw = dW + i * J * E * D;
+        for (long start = 0; start < blocks; start += CHUNK) {
+            int count = blocks - start < CHUNK ? blocks - start : CHUNK;
+            for (int k = 0; k < count; k++) {
+                const vec* here = u + ((start + k) * I + i) * D;
+                couplings(w, here, V + (start + k) * J * E, c + k * J, nullptr);
+                for (int d = 0; d < D; d++) back[k * D + d] = vec{}, seen[k * D + d] = here[d];
+            }
+            for (int j = 0; j < J; j++) {
+                for (int k = 0; k < count; k++)
+                    for (int e = 0; e < E; e++) {
+                        vec here = g[k * E + e] = c[k * J + j] * ds[(j * E + e) * blocks + start + k];
+                        for (int d = 0; d < D; d++) back[k * D + d] += w[(j * E + e) * D + d] * here;
+                    }
+                for (int e = 0; e < E; e++) {
+                    vec sum[D] = {};
+                    for (int k = 0; k < count; k++)
+                        for (int d = 0; d < D; d++) sum[d] += g[k * E + e] * seen[k * D + d];
+                    for (int d = 0; d < D; d++) {
+                        REAL total = 0;
+                        for (int l = 0; l < LANES; l++) total += sum[d][l];
+                        dw[(j * E + e) * D + d] = start == 0 ? total : dw[(j * E + e) * D + d] + total;
+                    }
+                }
+            }
+            for (int k = 0; k < count; k++)
+                for (int d = 0; d < D; d++) du[((start + k) * I + i) * D + d] = back[k * D + d];
+        }
+    }
+}
