@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+EPSILON = 1e-8  # of a squared length, under the root
 
-def squash(s: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
+
+def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
     r"""Shorten a vector to a length below one and keep its direction.
 
     .. math:: v = \frac{|s|^2}{1 + |s|^2} \, \frac{s}{|s|}

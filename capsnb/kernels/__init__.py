@@ -4,14 +4,14 @@ With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of th
 nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be computed a few
 input capsules at a time, used, and forgotten, forward and backward.
 
-A backend is a class, made from u and W, with two passes over the input capsules: `weighted_sum(V)` and `gradients(V, ds)`.
-What stands around them, iterations, autograd, autocast and torch.compile, is here, once for all.
+A backend is a class of `Passes` over the input capsules. What stands around them, autograd, autocast and torch.compile, is
+here, once for all.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,22 +20,11 @@ from torch.utils.flop_counter import register_flop_formula
 from capsnb.functional import squash
 from capsnb.kernels import native
 from capsnb.kernels.fused import Fused
+from capsnb.kernels.passes import Passes
 from capsnb.routing import routing_by_agreement
 
 Backend = Literal["eager", "fused", "native", "triton", "auto"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
-
-
-class Passes(Protocol):
-    """What a backend can do, for capsules u `[B, I, D]` and weights W `[I, J, E, D]` given when it is made."""
-
-    def weighted_sum(self, V: Tensor) -> Tensor:
-        """One iteration: V `[B, J, E]` -> s `[B, J, E]`."""
-        ...
-
-    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """The way back: V and ds, `[B, J, E]` -> du `[B, I, D]`, dW `[I, J, E, D]`, with the couplings as constants."""
-        ...
 
 
 def route(
@@ -111,13 +100,7 @@ def _weighted_sum(u: Tensor, weight: Tensor, iterations: int, backend: str) -> t
     """All iterations: the last weighted sum s, and V, the sum of the earlier outputs, `[B, J, E]` each."""
     with torch.autocast(u.device.type, enabled=False):
         s = uniform_sum(u, weight)
-        V = torch.zeros_like(s)
-        if u.numel():
-            kernel = passes(u, weight, backend)
-            for _ in range(iterations - 1):
-                V = V + squash(s)
-                s = kernel.weighted_sum(V)
-    return s, V
+        return passes(u, weight, backend).iterate(s, iterations) if u.numel() else (s, torch.zeros_like(s))
 
 
 @_weighted_sum.register_fake

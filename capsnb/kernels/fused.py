@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from capsnb.kernels.passes import Passes
+
 TILE_BYTES = {"cpu": 2**21, "cuda": 2**26}  # votes alive at a time: second cache; enough work for a GPU
 
 
-class Fused:
+class Fused(Passes):
     """The two passes over the input capsules, a tile of them at a time; the batch is the innermost axis.
 
     Args:
@@ -32,7 +34,6 @@ class Fused:
             yield tile, votes, (votes * V).sum(2).softmax(1)
 
     def weighted_sum(self, V: Tensor) -> Tensor:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c that belong to V, `[B, J, E]`."""
         V = V.permute(1, 2, 0).contiguous()  # [J, E, B]
         s = torch.zeros_like(V)
         for _, votes, c in self._tiles(V):
@@ -40,7 +41,6 @@ class Fused:
         return s.permute(2, 0, 1).contiguous()
 
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of u `[B, I, D]` and W `[I, J, E, D]` for the gradient ds of the weighted sum, `[B, J, E]`."""
         V, ds = (x.permute(1, 2, 0).contiguous() for x in (V, ds))
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
         for tile, votes, c in self._tiles(V):

@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 
 from capsnb.files import write_atomically
+from capsnb.functional import EPSILON
+from capsnb.kernels.passes import Passes
 
 SOURCE = Path(__file__).with_name("routing.cpp")
-SLICES, SHORTEST = 32, 4  # partial sums at most, and input capsules in one at least: work for many threads, little memory
+SLICES, SHORTEST = 32, 16  # partial sums at most, and input capsules in one at least: work for many threads, little memory
 CAPABILITIES = {  # what PyTorch found in the processor -> bytes of a vector, compiler flags
     "AVX512": (64, ("-mavx512f", "-mavx512dq", "-mfma")),
     "AVX2": (32, ("-mavx2", "-mfma")),
 }
 
 
-class Native:
-    """The two passes over the input capsules, in C++.
+class Native(Passes):
+    """The passes over the input capsules, in C++, with the batch in the lanes of the processor's vectors.
 
     Args:
         u: capsules, `[B, I, D]`, float32 or float64.
@@ -35,25 +37,25 @@ class Native:
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         self.weight = weight.contiguous()
-        self.I, self.J, self.E, self.D = weight.shape
-        self.B, self.blocks = len(u), -(-len(u) // lanes(u.dtype))
+        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.lanes = lanes(u.dtype)
+        self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))
         self.library = library(self.J, self.E, self.D, u.dtype)
         self.u = self._to_lanes(u)  # [blocks, I, D, lanes]
 
-    def weighted_sum(self, V: Tensor) -> Tensor:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c that belong to V, `[B, J, E]`."""
-        partial = V.new_empty(-(-self.I // self.slice), self.blocks, self.J, self.E, self.lanes)
-        self._run(self.library.weighted_sum, self.weight, self.u, self._to_lanes(V), partial)
-        return self._from_lanes(partial.sum(0))
-
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of u `[B, I, D]` and W `[I, J, E, D]` for the gradient ds of the weighted sum, `[B, J, E]`."""
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
         by_number = self._to_lanes(ds).permute(1, 2, 0, 3).contiguous()  # [J, E, blocks, lanes]
         self._run(self.library.gradients, self.weight, self.u, self._to_lanes(V), by_number, du, dW)
         return self._from_lanes(du), dW
+
+    def iterate(self, s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        s = self._to_lanes(s)
+        V, partial = torch.zeros_like(s), s.new_empty(-(-self.I // self.slice), *s.shape)
+        for _ in range(iterations - 1):
+            self._run(self.library.iteration, self.weight, self.u, V, s, partial)
+        return self._from_lanes(s), self._from_lanes(V)
 
     def _to_lanes(self, x: Tensor) -> Tensor:
         """`[B, N, M]` -> `[blocks, N, M, lanes]`: capsules of the batch side by side, zeros after the last."""
@@ -109,9 +111,9 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     if compiler is None:
         return None
     real = {torch.float32: "float", torch.float64: "double"}[dtype]
-    defines = {"J": J, "E": E, "D": D, "REAL": real, "LANES": lanes(dtype)}
+    defines = {"J": J, "E": E, "D": D, "REAL": real, "LANES": lanes(dtype), "EPSILON": EPSILON}
     # No default libraries: OpenMP is then the one that PyTorch has loaded. A second one would fight it for the cores.
-    command = [compiler, "-std=c++17", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared", "-w"]
+    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared", "-w"]
     command += ["-nodefaultlibs", *vector()[1], *(f"-D{name}={value}" for name, value in defines.items())]
     key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
     folder = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")

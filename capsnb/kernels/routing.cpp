@@ -49,24 +49,38 @@ static inline void couplings(const REAL* w, const vec* capsule, const vec* V, ve
     for (int j = 0; j < J; j++) c[j] /= total;
 }
 
-// s_j = sum over i of c_ij u_hat_ij: one partial sum [BLOCKS, J, E, LANES] for each slice of input capsules, so that the order
-// of additions, and with it the last bit, does not depend on the threads.
-extern "C" void weighted_sum(const REAL* W, const vec* u, const vec* V, vec* partial, long I, long blocks, long slice_size,
-                             long threads) {
+// One iteration: V_j += squash(s_j), then s_j = sum over i of c_ij u_hat_ij. Each slice of input capsules has a partial sum of
+// its own [BLOCKS, J, E, LANES], so that the order of additions, and with it the last bit, does not depend on the threads.
+extern "C" void iteration(const REAL* W, const vec* u, vec* V, vec* s, vec* partial, long I, long blocks, long slice_size,
+                          long threads) {
+    long size = blocks * J * E, slices = (I + slice_size - 1) / slice_size;
+    for (vec *v = V, *end = V + size, *long_s = s; v < end; v += E, long_s += E) {
+        vec squared = {}, factor;
+        for (int e = 0; e < E; e++) squared += long_s[e] * long_s[e];
+        for (int l = 0; l < LANES; l++) factor[l] = __builtin_sqrt(squared[l] + REAL(EPSILON));
+        factor = squared / ((1 + squared) * factor);
+        for (int e = 0; e < E; e++) v[e] += factor * long_s[e];
+    }
 #pragma omp parallel for num_threads(threads)
-    for (long slice = 0; slice < (I + slice_size - 1) / slice_size; slice++) {
+    for (long slice = 0; slice < slices; slice++) {
         vec votes[J * E], c[J];
-        vec* s = partial + slice * blocks * J * E;
-        for (long n = 0; n < blocks * J * E; n++) s[n] = vec{};
+        vec* sum = partial + slice * size;
+        for (long n = 0; n < size; n++) sum[n] = vec{};
         long end = (slice + 1) * slice_size < I ? (slice + 1) * slice_size : I;
         for (long tile = slice * slice_size; tile < end; tile += TILE)
             for (long k = 0; k < blocks; k++)
                 for (long i = tile; i < tile + TILE && i < end; i++) {
                     couplings(W + i * J * E * D, u + (k * I + i) * D, V + k * J * E, c, votes);
                     for (int j = 0; j < J; j++)
-                        for (int e = 0; e < E; e++) s[k * J * E + j * E + e] += c[j] * votes[j * E + e];
+                        for (int e = 0; e < E; e++) sum[k * J * E + j * E + e] += c[j] * votes[j * E + e];
                 }
     }
+#pragma omp parallel for num_threads(threads)
+    for (long k = 0; k < blocks; k++)
+        for (long n = k * J * E; n < (k + 1) * J * E; n++) {
+            s[n] = partial[n];
+            for (long slice = 1; slice < slices; slice++) s[n] += partial[slice * size + n];
+        }
 }
 
 // With the couplings as constants: g_ij = c_ij ds_j, du_i = sum over j of W_ij^T g_ij, dW_ij = sum over B of g_ij u_i^T.

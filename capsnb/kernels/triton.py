@@ -12,12 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from capsnb.kernels.passes import Passes
+
 TILE = 16  # input capsules of one program, forward
 NUMBERS = 4096  # votes of one input capsule that a program holds at a time
 WARPS = 8  # with 4, the numbers do not fit into a thread's registers
 
 
-class Triton:
+class Triton(Passes):
     """The two passes over the input capsules, on a GPU (or anywhere, slowly, in Triton's interpreter).
 
     Args:
@@ -41,7 +43,6 @@ class Triton:
         }
 
     def weighted_sum(self, V: Tensor) -> Tensor:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c that belong to V, `[B, J, E]`."""
         tiles = triton.cdiv(self.I, TILE)
         partial = V.new_empty(tiles, self.B, self.J, self.E)
         sizes = self.B, self.I, self.J, self.E, self.D
@@ -52,7 +53,6 @@ class Triton:
         return partial.sum(0)
 
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of u `[B, I, D]` and W `[I, J, E, D]` for the gradient ds of the weighted sum, `[B, J, E]`."""
         du = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         dW = torch.empty_like(self.weight)
         sizes = self.B, self.I, self.J, self.E, self.D
