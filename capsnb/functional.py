@@ -39,3 +39,25 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
     squared = wide.square().sum(dim, keepdim=True)
     v = squared / (1 + squared) * wide * torch.rsqrt(squared + eps)
     return v.to(s.dtype)
+
+
+def squash_gradient(s: Tensor, dv: Tensor, eps: float = EPSILON) -> Tensor:
+    r"""What autograd would find for `squash` along the last axis, from s alone.
+
+    .. math:: v = f(|s|^2)\, s, \quad ds = f\, dv + 2 f'\, (s \cdot dv)\, s, \quad
+       f(q) = \frac{q}{(1 + q)\sqrt{q + \epsilon}}, \quad
+       f' = f \Big(\frac{1}{q (1 + q)} - \frac{1}{2 (q + \epsilon)}\Big)
+
+    Args:
+        s: the vectors that were squashed, float32 or float64.
+        dv: gradient of the squashed vectors, same shape.
+        eps: as in `squash`.
+
+    Returns:
+        Gradient of s, same shape.
+    """
+    squared = s.square().sum(-1, keepdim=True)
+    root = torch.rsqrt(squared + eps)
+    factor = squared / (1 + squared) * root
+    slope = root / (1 + squared).square() - factor * root.square() / 2  # f', without the division by q
+    return factor * dv + 2 * slope * (s * dv).sum(-1, keepdim=True) * s

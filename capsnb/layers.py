@@ -64,9 +64,9 @@ class RoutingCapsules(nn.Module):
         out_dim: E.
         iterations: R, >= 1.
         routing: the way to agree; "rba" is routing by agreement.
-        backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without storing
-            votes (see `capsnb.kernels.route`); "auto" takes the fastest of them.
-        detach: let gradients flow through the last iteration only; False gives the full gradient, and stores the votes.
+        backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without
+            storing votes (see `capsnb.kernels.route`); "auto" takes the fastest of them.
+        detach: let gradients flow through the last iteration only; False gives the full gradient and stores the votes.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, RoutingCapsules
 
 
@@ -55,7 +58,7 @@ class Decoder(nn.Module):
 
     def forward(self, capsules: Tensor, labels: Tensor) -> Tensor:
         """Draw the labelled capsule of each image."""
-        chosen = nn.functional.one_hot(labels, capsules.shape[1]).to(capsules.dtype)
+        chosen = labels[:, None] == torch.arange(capsules.shape[1], device=labels.device)
         return self.net((capsules * chosen[:, :, None]).flatten(1))
 
 
@@ -77,6 +80,9 @@ class CapsNet(nn.Module):
         class_dim: E of the class capsules.
         iterations: R of every capsule layer.
         routing: the way to agree in every capsule layer.
+        backend: who computes it, see `RoutingCapsules`.
+        recompute: compute the first convolution again on the way back instead of keeping its output (52 MB for 128
+            images of MNIST); the same gradients for a little more time.
         weight_std: spread of the initial transformation matrices; None for the default, 0.01 for MoCapsNet's.
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
@@ -100,6 +106,8 @@ class CapsNet(nn.Module):
         class_dim: int = 16,
         iterations: int = 3,
         routing: Literal["rba"] = "rba",
+        backend: Backend = "auto",
+        recompute: bool = False,
         weight_std: float | None = None,
         decoder: tuple[int, ...] | None = (512, 1024),
     ) -> None:
@@ -112,7 +120,7 @@ class CapsNet(nn.Module):
             )
         if blocks < 0:
             raise ValueError(f"blocks must be 0 or more, got {blocks}")
-        self.image_shape = image_shape
+        self.image_shape, self.recompute = image_shape, recompute
         self.conv = nn.Conv2d(in_channels, channels, kernel_size=9)
         self.primary = PrimaryCapsules(channels, capsule_types, capsule_dim)
         locations = math.prod((side - 8 - 9) // 2 + 1 for side in sides)
@@ -123,7 +131,14 @@ class CapsNet(nn.Module):
         ]
         self.capsules = nn.Sequential(
             *(
-                RoutingCapsules(*below, *above, iterations=iterations, routing=routing, weight_std=weight_std)
+                RoutingCapsules(
+                    *below,
+                    *above,
+                    iterations=iterations,
+                    routing=routing,
+                    backend=backend,
+                    weight_std=weight_std,
+                )
                 for below, above in pairwise(sizes)
             )
         )
@@ -147,13 +162,28 @@ class CapsNet(nn.Module):
         if images.shape[1:] != self.image_shape:
             C, H, W = self.image_shape
             raise ValueError(f"images of shape [B, {C}, {H}, {W}] are expected, got {tuple(images.shape)}")
-        features = torch.relu(self.conv(images))  # [B, channels, H-8, W-8]
-        capsules = self.capsules(self.primary(features))  # [B, J, E]
+        if self.recompute and torch.is_grad_enabled():
+            context = partial(create_selective_checkpoint_contexts, self._keep)
+            primary = checkpoint(self._primary, images, use_reentrant=False, context_fn=context)
+        else:
+            primary = self._primary(images)
+        capsules = self.capsules(primary)  # [B, J, E]
         lengths = torch.linalg.vector_norm(capsules, dim=-1)  # [B, J]
         if self.decoder is None:
             return CapsuleOutput(capsules, lengths, None)
         drawn = lengths.argmax(dim=1) if labels is None else labels
         return CapsuleOutput(capsules, lengths, self.decoder(capsules, drawn))
+
+    def _primary(self, images: Tensor) -> Tensor:
+        """Primary capsules, `[B, I, D]`."""
+        return self.primary(torch.relu(self.conv(images)))
+
+    def _keep(self, _: object, operator: object, *args: Any, **__: Any) -> CheckpointPolicy:
+        """What is cheap to compute again is not kept: everything but the primary convolution."""
+        convolution = operator is torch.ops.aten.convolution.default
+        if convolution and args[1].shape == self.primary.conv.weight.shape:
+            return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsnb import squash
+from capsnb.functional import squash_gradient
 
 lengths = st.floats(0, 1e6, allow_nan=False)
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -78,3 +79,12 @@ def test_half_precision_is_computed_in_float32():
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="floating-point"):
         squash(torch.tensor([3, 4]))
+
+
+@given(shape=st.tuples(st.integers(0, 3), st.integers(1, 5)), scale=st.sampled_from([0.0, 1e-6, 1.0, 1e4]))
+def test_the_closed_form_of_the_gradient_is_autograd_s(shape, scale):
+    generator = torch.Generator().manual_seed(0)
+    s, dv = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    s = (scale * s).requires_grad_()
+    (expected,) = torch.autograd.grad(squash(s), s, dv)
+    torch.testing.assert_close(squash_gradient(s.detach(), dv), expected)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from capsnb import CapsNet, RoutingCapsules, capsule_loss, summary
 from capsnb.models import Decoder
@@ -19,7 +20,8 @@ def test_the_published_sizes():
     assert table.total_params == sum(p.numel() for p in model.parameters())
     assert "[1, 1152, 8]" in str(table) and "[1, 10, 16]" in str(table)
     convolutions = 400 * 256 * 81 + 36 * 256 * 81 * 256
-    votes, routing = 1152 * 10 * 16 * 8, (3 + 2) * 1152 * 10 * 16  # three sums, two agreements
+    votes = 3 * 1152 * 10 * 16 * 8  # computed in each iteration, not stored
+    routing = (2 + 2) * 1152 * 10 * 16  # the first sum is part of its votes; two sums, two agreements
     assert table.total_mult_adds == convolutions + votes + routing + 160 * 512 + 512 * 1024 + 1024 * 784
 
 
@@ -89,3 +91,24 @@ def test_bad_arguments_are_named():
         CapsNet(**TINY)(torch.randn(2, 3, 28, 28))
     with pytest.raises(ValueError, match="Linear has no image_shape"):
         summary(nn.Linear(3, 4))
+
+
+def test_recomputing_the_first_convolution_saves_its_output_and_changes_nothing():
+    from capsnb.profiling import saved_bytes
+
+    images, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
+    gradients, kept, arithmetic = [], [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = CapsNet(channels=16, capsule_types=2, recompute=recompute)
+        kept.append(saved_bytes(lambda m=model: m(images, labels), ignore=model.parameters()))
+        with FlopCounterMode(display=False) as counter:
+            output = model(images, labels)
+            loss = output.lengths.sum() + output.reconstruction.sum()
+            gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+        arithmetic.append(counter.get_total_flops())
+    assert kept[0] - kept[1] >= 4 * 16 * 20 * 20 * 4  # the output of the convolution, float32
+    first = 2 * 4 * 400 * 16 * 81
+    assert arithmetic[1] - arithmetic[0] == first, "the primary convolution is not computed again"
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from itertools import chain
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capsnb import CapsNet, History, ImageData, TrainConfig, capsule_loss, fit, load_data
 from capsnb.training import CHECKPOINT, SCHEDULES, load_weights
@@ -264,6 +266,41 @@ def test_bf16_runs_and_leaves_float32_weights_and_a_plain_forward(data):
     )  # a later run in another precision
     assert history["loss"][0] == pytest.approx(full["loss"][0], rel=0.05)
     assert history["loss"][0] != full["loss"][0]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_finds_the_same_numbers(data):
+    data = data.subset(train=64, test=10)
+    plain, compiled = tiny(), tiny()
+    config = dataclasses.replace(CONFIG, epochs=1)
+    histories = [
+        fit(model, data, dataclasses.replace(config, compile=choice), progress=False)
+        for model, choice in ((plain, False), (compiled, True))
+    ]
+    assert histories[1]["loss"] == pytest.approx(histories[0]["loss"], rel=1e-4)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(
+            compiled.state_dict()[name], value, rtol=0, atol=2e-3
+        )  # Adam's step is 3e-3
+
+
+def test_a_step_does_not_wait_to_read_a_number_from_the_device(data):
+    """On a GPU each such read would stop the queue; here they are counted."""
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for images in (64, 160):
+        part, reads = data.subset(train=images, test=20), Reads()
+        with reads:
+            fit(tiny(), part, dataclasses.replace(CONFIG, epochs=1, batch_size=16), progress=False)
+        counts.append(reads.count)
+    assert 0 < counts[0] == counts[1]  # 4 steps and 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16")

@@ -1,11 +1,11 @@
 r"""Routing by agreement without stored votes: operators for PyTorch, and who computes them. Taught in chapter 5.
 
-With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of the earlier :math:`v_j`, an iteration needs
-nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be computed a few
-input capsules at a time, used, and forgotten, forward and backward.
+With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of the earlier :math:`v_j`, an iteration
+needs nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be
+computed a few input capsules at a time, used, and forgotten, forward and backward.
 
-A backend is a class of `Passes` over the input capsules. What stands around them, autograd, autocast and torch.compile, is
-here, once for all.
+A backend is a class of `Passes` over the input capsules. What stands around them, autograd, autocast and torch.compile,
+is here, once for all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from capsnb.functional import squash
+from capsnb.functional import squash, squash_gradient
 from capsnb.kernels import native
 from capsnb.kernels.fused import Fused
 from capsnb.kernels.passes import Passes
@@ -32,15 +32,15 @@ def route(
 ) -> Tensor:
     r"""Capsules in, capsules out: :math:`v = \mathrm{routing}(W u)` by agreement, with the votes stored or not.
 
-    Equal to `routing_by_agreement` of the votes, in values and gradients, up to rounding. Half-precision input is computed
-    in float32. The first derivative alone is there, except with "eager".
+    Equal to `routing_by_agreement` of the votes, in values and gradients, up to rounding. Half-precision input is
+    computed in float32. The first derivative alone is there, except with "eager".
 
     Args:
         u: input capsules, `[B, I, D]`.
         weight: W, `[I, J, E, D]`.
         iterations: R >= 1.
-        backend: "eager", the definition, stores the votes; "fused" tiles them in plain PyTorch; "native" is C++ for a CPU,
-            compiled on first use; "triton" is for GPUs; "auto" takes "native" where it can, else "fused".
+        backend: "eager", the definition, stores the votes; "fused" tiles them in plain PyTorch; "native" is C++ for a
+            CPU, compiled on first use; "triton" is for GPUs; "auto" takes "native" where it can, else "fused".
         detach: let gradients flow through the last iteration only; False goes through all of them, with "eager".
 
     Returns:
@@ -70,13 +70,11 @@ def route(
         return routing_by_agreement(votes, iterations, detach=detach)
     given = torch.promote_types(u.dtype, weight.dtype)
     wide = torch.promote_types(given, torch.float32)
-    u, weight = u.to(wide), weight.to(wide)
-    s = uniform_sum(u, weight) if iterations == 1 else _weighted_sum(u, weight, iterations, backend)[0]
-    return squash(s).to(given)
+    return _route(u.to(wide), weight.to(wide), iterations, backend)[0].to(given)
 
 
 def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
-    r"""The first iteration, whose couplings are all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product."""
+    r"""The first iteration, its couplings all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product."""
     J, E = weight.shape[1:3]
     matrix = weight.permute(0, 3, 1, 2).reshape(-1, J * E)  # [I*D, J*E]
     return (u.flatten(1) @ matrix / J).unflatten(1, (J, E))
@@ -95,18 +93,19 @@ def passes(u: Tensor, weight: Tensor, backend: str) -> Passes:
     return Fused(u, weight)
 
 
-@torch.library.custom_op("capsnb::weighted_sum", mutates_args=())
-def _weighted_sum(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor]:
-    """All iterations: the last weighted sum s, and V, the sum of the earlier outputs, `[B, J, E]` each."""
+@torch.library.custom_op("capsnb::route", mutates_args=())
+def _route(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """All iterations: v; for the way back also the last weighted sum s, and V, the sum of the outputs before it."""
     with torch.autocast(u.device.type, enabled=False):
         s = uniform_sum(u, weight)
-        return passes(u, weight, backend).iterate(s, iterations) if u.numel() else (s, torch.zeros_like(s))
+        s, V = passes(u, weight, backend).iterate(s, iterations) if u.numel() else (s, torch.zeros_like(s))
+    return squash(s), s, V
 
 
-@_weighted_sum.register_fake
-def _(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor]:
+@_route.register_fake
+def _(u: Tensor, weight: Tensor, iterations: int, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     shape = len(u), *weight.shape[1:3]
-    return u.new_empty(shape), u.new_empty(shape)
+    return u.new_empty(shape), u.new_empty(shape), u.new_empty(shape)
 
 
 @torch.library.custom_op("capsnb::routing_gradients", mutates_args=())
@@ -123,14 +122,14 @@ def _(u: Tensor, weight: Tensor, V: Tensor, ds: Tensor, backend: str) -> tuple[T
     return u.new_empty(u.shape), weight.new_empty(weight.shape)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     u, weight, _, ctx.backend = inputs
-    ctx.save_for_backward(u, weight, output[1])
+    ctx.save_for_backward(u, weight, *output[1:])
 
 
-def _back(ctx: Any, ds: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    u, weight, V = ctx.saved_tensors
-    return *_gradients(u, weight, V, ds, ctx.backend), None, None
+def _back(ctx: Any, dv: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    u, weight, s, V = ctx.saved_tensors
+    return *_gradients(u, weight, V, squash_gradient(s, dv), ctx.backend), None, None
 
 
 def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
@@ -139,11 +138,11 @@ def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
     )
 
 
-_weighted_sum.register_autograd(_back, setup_context=_remember)
+_route.register_autograd(_back, setup_context=_remember)
 _gradients.register_autograd(_no_second_derivative)
 
 
-@register_flop_formula(torch.ops.capsnb.weighted_sum)
+@register_flop_formula(torch.ops.capsnb.route)
 def _(u: Any, weight: Any, iterations: int, *_: Any, **__: Any) -> int:
     """Votes in every iteration, agreement and weighted sum in all but the first; a multiply-add counts as two."""
     J, E, D = weight[1:]

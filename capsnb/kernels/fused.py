@@ -34,6 +34,7 @@ class Fused(Passes):
             yield tile, votes, (votes * V).sum(2).softmax(1)
 
     def weighted_sum(self, V: Tensor) -> Tensor:
+        """See `Passes.weighted_sum`."""
         V = V.permute(1, 2, 0).contiguous()  # [J, E, B]
         s = torch.zeros_like(V)
         for _, votes, c in self._tiles(V):
@@ -41,10 +42,13 @@ class Fused(Passes):
         return s.permute(2, 0, 1).contiguous()
 
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes.gradients`."""
         V, ds = (x.permute(1, 2, 0).contiguous() for x in (V, ds))
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
         for tile, votes, c in self._tiles(V):
-            g = torch.mul(c[:, :, None], ds, out=votes).flatten(1, 2)  # [T, J*E, B], in the place of the votes
+            g = torch.mul(c[:, :, None], ds, out=votes).flatten(
+                1, 2
+            )  # [T, J*E, B], in the place of the votes
             du[tile] = torch.bmm(self.weight[tile].transpose(1, 2), g)
             dW[tile] = torch.bmm(g, self.u[tile].transpose(1, 2))
         return du.permute(2, 0, 1).contiguous(), dW.unflatten(1, (self.J, self.E))

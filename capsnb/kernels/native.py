@@ -20,7 +20,10 @@ from capsnb.functional import EPSILON
 from capsnb.kernels.passes import Passes
 
 SOURCE = Path(__file__).with_name("routing.cpp")
-SLICES, SHORTEST = 32, 16  # partial sums at most, and input capsules in one at least: work for many threads, little memory
+SLICES, SHORTEST = (
+    32,
+    16,
+)  # partial sums at most, and input capsules in one at least: work for many threads, little memory
 CAPABILITIES = {  # what PyTorch found in the processor -> bytes of a vector, compiler flags
     "AVX512": (64, ("-mavx512f", "-mavx512dq", "-mfma")),
     "AVX2": (32, ("-mavx2", "-mfma")),
@@ -41,16 +44,20 @@ class Native(Passes):
         self.lanes = lanes(u.dtype)
         self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))
-        self.library = library(self.J, self.E, self.D, u.dtype)
+        compiled = library(self.J, self.E, self.D, u.dtype)
+        assert compiled is not None, "call `missing` first"
+        self.library = compiled
         self.u = self._to_lanes(u)  # [blocks, I, D, lanes]
 
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes.gradients`."""
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
         by_number = self._to_lanes(ds).permute(1, 2, 0, 3).contiguous()  # [J, E, blocks, lanes]
         self._run(self.library.gradients, self.weight, self.u, self._to_lanes(V), by_number, du, dW)
         return self._from_lanes(du), dW
 
     def iterate(self, s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        """See `Passes.iterate`."""
         s = self._to_lanes(s)
         V, partial = torch.zeros_like(s), s.new_empty(-(-self.I // self.slice), *s.shape)
         for _ in range(iterations - 1):
@@ -102,7 +109,7 @@ def vector() -> tuple[int, tuple[str, ...]]:
 def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled kernels for one size of layer, from the cache folder where they are there already.
 
-    The compiler is the one that `$CXX` names, or c++; the folder is `$CAPSNB_CACHE`, or `capsnb` among the user's caches.
+    The compiler is the one that `$CXX` names, or c++; the folder `$CAPSNB_CACHE`, or `capsnb` among the user's caches.
 
     Returns:
         The library; None where there is no compiler, or where it cannot compile for this machine.
@@ -113,7 +120,17 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     real = {torch.float32: "float", torch.float64: "double"}[dtype]
     defines = {"J": J, "E": E, "D": D, "REAL": real, "LANES": lanes(dtype), "EPSILON": EPSILON}
     # No default libraries: OpenMP is then the one that PyTorch has loaded. A second one would fight it for the cores.
-    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared", "-w"]
+    command = [
+        compiler,
+        "-std=c++17",
+        "-O3",
+        "-fno-math-errno",
+        "-ffp-contract=fast",
+        "-fopenmp",
+        "-fPIC",
+        "-shared",
+        "-w",
+    ]
     command += ["-nodefaultlibs", *vector()[1], *(f"-D{name}={value}" for name, value in defines.items())]
     key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
     folder = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")

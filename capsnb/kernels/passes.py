@@ -9,7 +9,7 @@ from capsnb.functional import squash
 
 
 class Passes:
-    """Passes over the input capsules u `[B, I, D]` of a layer with weights W `[I, J, E, D]`, both given when it is made.
+    """Passes over the input capsules u `[B, I, D]` of a layer with weights W `[I, J, E, D]`, given when it is made.
 
     A backend says how one pass is computed, `weighted_sum`, or all of them, `iterate`, and the way back, `gradients`.
     """

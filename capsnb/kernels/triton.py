@@ -1,8 +1,8 @@
 """Routing without stored votes on a GPU: one Triton kernel a pass. Taught in chapter 5, *Routing without votes*.
 
 Votes live in registers. A program owns a tile of input capsules, and sums over tiles are added in a fixed order: no
-atomics, so that two runs agree to the last bit. Matrix products are IEEE float32, not TF32; `tl.dot` wants sides of 16 or
-more, so the batch is taken in blocks of 16 or more and D is padded with zeros.
+atomics, so that two runs agree to the last bit. Matrix products are IEEE float32, not TF32; `tl.dot` wants sides of 16
+or more, so the batch is taken in blocks of 16 or more and D is padded with zeros.
 """
 
 from __future__ import annotations
@@ -29,30 +29,36 @@ class Triton(Passes):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         if not (u.is_cuda or triton.knobs.runtime.interpret):
-            raise RuntimeError(f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'")
+            raise RuntimeError(
+                f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
+            )
         self.u, self.weight = u, weight.contiguous()
         self.I, self.J, self.E, self.D = weight.shape
         self.B = len(u)
-        J, E = triton.next_power_of_2(self.J), triton.next_power_of_2(self.E)
-        self.block = max(16, min(NUMBERS // (J * E), triton.next_power_of_2(self.B)))
-        self.padded = {
-            "J_PAD": J,
-            "E_PAD": max(E, 16 // J),
-            "D_PAD": max(16, triton.next_power_of_2(self.D)),
-            "BLOCK": self.block,
-        }
+        self.padded = padding(self.J, self.E, self.D, self.B)
+        self.block = self.padded["BLOCK"]
 
     def weighted_sum(self, V: Tensor) -> Tensor:
+        """See `Passes.weighted_sum`."""
         tiles = triton.cdiv(self.I, TILE)
         partial = V.new_empty(tiles, self.B, self.J, self.E)
         sizes = self.B, self.I, self.J, self.E, self.D
         grid = (tiles, triton.cdiv(self.B, self.block))
         _weighted_sum[grid](
-            self.u, self.weight, V.contiguous(), partial, *self.u.stride(), *sizes, **self.padded, TILE=TILE, num_warps=WARPS
+            self.u,
+            self.weight,
+            V.contiguous(),
+            partial,
+            *self.u.stride(),
+            *sizes,
+            **self.padded,
+            TILE=TILE,
+            num_warps=WARPS,
         )
         return partial.sum(0)
 
     def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes.gradients`."""
         du = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         dW = torch.empty_like(self.weight)
         sizes = self.B, self.I, self.J, self.E, self.D
@@ -65,9 +71,20 @@ class Triton(Passes):
         return du, dW
 
 
+def padding(J: int, E: int, D: int, batch: int) -> dict[str, int]:
+    """The sides of the blocks that a program works on: powers of two, and at least 16 in a matrix product."""
+    J, E = triton.next_power_of_2(J), triton.next_power_of_2(E)
+    return {
+        "J_PAD": J,
+        "E_PAD": max(E, 16 // J),
+        "D_PAD": max(16, triton.next_power_of_2(D)),
+        "BLOCK": max(16, min(NUMBERS // (J * E), triton.next_power_of_2(batch))),
+    }
+
+
 @triton.jit
 def _couplings(votes, V, j, J):
-    """softmax over J of the agreement of votes and V, `[BLOCK, J, E]` each."""
+    """Softmax over J of the agreement of votes and V, `[BLOCK, J, E]` each."""
     agreement = tl.where(j[None, :] < J, tl.sum(votes * V, axis=2), float("-inf"))  # [BLOCK, J]
     weights = tl.exp(agreement - tl.max(agreement, axis=1)[:, None])
     return weights / tl.sum(weights, axis=1)[:, None]
@@ -91,10 +108,14 @@ def _weighted_sum(
     s = tl.zeros_like(V)
     for i in range(tile * TILE, min(tile * TILE + TILE, I)):
         u = tl.load(
-            u_at + b[:, None] * u_b + i * u_i + d[None, :] * u_d, mask=(b[:, None] < B) & (d[None, :] < D), other=0.0
+            u_at + b[:, None] * u_b + i * u_i + d[None, :] * u_d,
+            mask=(b[:, None] < B) & (d[None, :] < D),
+            other=0.0,
         )  # [BLOCK, D]
         W = tl.load(
-            W_at + i * J * E * D + row[None, :] * D + d[:, None], mask=within[None, :] & (d[:, None] < D), other=0.0
+            W_at + i * J * E * D + row[None, :] * D + d[:, None],
+            mask=within[None, :] & (d[:, None] < D),
+            other=0.0,
         )  # [D, J*E]
         votes = tl.reshape(tl.dot(u, W, input_precision="ieee", out_dtype=u.dtype), (BLOCK, J_PAD, E_PAD))
         s += _couplings(votes, V, j, J)[:, :, None] * votes

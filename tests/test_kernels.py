@@ -1,0 +1,436 @@
+"""Routing without votes: the definition's numbers, everywhere PyTorch goes, and nothing of the votes' size."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from capsnb import CapsNet, RoutingCapsules, routing_by_agreement
+from capsnb.kernels import BACKENDS, native, route
+from capsnb.profiling import peak_bytes, saved_bytes
+
+HERE = Path(__file__).parent
+compiles = native.library(3, 2, 4, torch.float32) is not None
+needs_compiler = pytest.mark.skipif(not compiles, reason="no C++ compiler")
+backend = pytest.mark.parametrize("backend", ["fused", pytest.param("native", marks=needs_compiler)])
+# Few sizes of layer, since each is compiled once; batches and numbers of input capsules are any.
+LAYERS = [(1, 1, 1), (3, 2, 4), (7, 5, 3), (10, 16, 8), (32, 8, 8)]
+
+
+def problem(B=5, I=7, J=3, E=2, D=4, dtype=torch.float64, seed=0):
+    """u, W and a gradient of v; the votes are of order one."""
+    generator = torch.Generator().manual_seed(seed)
+    u, W, dv = (
+        torch.randn(shape, generator=generator, dtype=dtype) for shape in ((B, I, D), (I, J, E, D), (B, J, E))
+    )
+    return u.requires_grad_(), W.requires_grad_(), dv
+
+
+def results(u, W, dv, iterations=3, backend="eager"):
+    v = route(u, W, iterations, backend=backend)
+    return v, *torch.autograd.grad(v, (u, W), dv)
+
+
+def assert_equal(found, expected, tolerance):
+    for name, x, y in zip(("v", "du", "dW"), found, expected, strict=True):
+        assert x.shape == y.shape and x.dtype == y.dtype
+        error = (x - y).norm() / y.norm().clamp(min=1e-30)
+        assert error <= tolerance, f"{name}: relative error {error:.1e}"
+
+
+@backend
+@settings(max_examples=25)
+@given(
+    B=st.sampled_from([1, 2, 3, 8, 13, 33]),
+    I=st.sampled_from([1, 2, 15, 16, 31, 61]),
+    layer=st.sampled_from(LAYERS),
+    iterations=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_equals_the_definition(backend, B, I, layer, iterations, seed):
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        args = problem(B, I, *layer, dtype, seed)
+        assert_equal(results(*args, iterations, backend), results(*args, iterations), tolerance)
+
+
+@settings(max_examples=25)
+@given(sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 8, 17])] * 5), seed=st.integers(0, 99))
+def test_tiles_equal_the_definition_for_layers_of_any_size(sizes, seed):
+    args = problem(*sizes, seed=seed)
+    assert_equal(results(*args, backend="fused"), results(*args), 1e-9)
+
+
+@backend
+def test_many_tiles_and_slices_equal_the_definition(backend):
+    args = problem(B=130, I=300, J=10, E=16, D=8)
+    assert_equal(results(*args, backend=backend), results(*args), 1e-9)
+
+
+@backend
+def test_the_error_is_at_most_twice_that_of_the_plain_version(backend):
+    """Against float64, at the sizes of chapter 4's layer."""
+    u, W, dv = problem(B=32, I=144, J=10, E=16, D=8, dtype=torch.float32)
+    with torch.no_grad():
+        W *= 0.3
+    exact = results(*(t.detach().double().requires_grad_() for t in (u, W)), dv.double())
+    plain = results(u, W, dv)
+    fast = results(u, W, dv, backend=backend)
+    for name, x, y, z in zip(("v", "du", "dW"), exact, plain, fast, strict=True):
+        assert (z - x).norm() <= 2 * (y - x).norm(), name
+
+
+@backend
+def test_two_runs_agree_to_the_last_bit_on_any_number_of_threads(backend):
+    args = problem(B=33, I=100, J=10, E=16, D=8, dtype=torch.float32)
+    before = torch.get_num_threads()
+    try:
+        runs = []
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            runs.append(results(*args, backend=backend))
+    finally:
+        torch.set_num_threads(before)
+    same = runs if backend == "native" else runs[1:]  # PyTorch's own products may depend on the threads
+    for run in same[1:]:
+        for x, y in zip(run[1:], same[0][1:], strict=True):
+            assert torch.equal(x, y)
+
+
+@backend
+def test_nothing_of_the_votes_size_is_allocated(backend):
+    u, W, dv = problem(B=64, I=512, J=32, E=8, D=8, dtype=torch.float32)
+    votes = 64 * 512 * 32 * 8 * 4
+
+    def step(backend):
+        u.grad = W.grad = None
+        route(u, W, backend=backend).backward(dv)
+
+    step(backend)
+    assert peak_bytes(lambda: step("eager")).largest >= votes  # the witness can see
+    peak = peak_bytes(lambda: step(backend))
+    assert peak.largest <= votes / 8
+    assert peak.peak <= votes
+
+
+@backend
+def test_only_inputs_and_sums_are_saved_for_backward(backend):
+    u, W, dv = problem(B=16, I=1152, J=32, E=8, D=8, dtype=torch.float32)
+    sums = saved_bytes(lambda: route(u, W, backend=backend), ignore=(u, W))
+    assert 0 < sums <= 2 * dv.numel() * dv.element_size()
+    assert sums <= 0.02 * saved_bytes(lambda: route(u, W, backend="eager"), ignore=(u, W))
+
+
+@backend
+def test_gradients_that_are_not_contiguous(backend):
+    u, W, dv = problem()
+    for gradient in (dv[:, :, :1].expand_as(dv), dv.transpose(0, 1).contiguous().transpose(0, 1)):
+        assert_equal(results(u, W, gradient, backend=backend), results(u, W, gradient), 1e-9)
+
+
+@backend
+def test_capsules_and_weights_that_are_not_contiguous(backend):
+    u, W, dv = problem(B=4, I=6, J=3, E=2, D=4)
+    scattered = u.detach().permute(2, 0, 1).contiguous().permute(1, 2, 0).requires_grad_()
+    expanded = u.detach()[:1].expand(4, -1, -1)
+    turned = W.detach().transpose(0, 3).contiguous().transpose(0, 3).requires_grad_()
+    assert not (scattered.is_contiguous() or turned.is_contiguous())
+    assert_equal(results(scattered, turned, dv, backend=backend), results(u, W, dv), 1e-9)
+    torch.testing.assert_close(route(expanded, W, backend=backend), route(expanded, W, backend="eager"))
+
+
+@needs_compiler
+def test_memory_that_does_not_start_at_a_round_address():
+    """Vectors are loaded from anywhere: a tensor may begin in the middle of a storage."""
+    u, W, dv = problem(B=8, I=1, J=1, E=1, D=1, dtype=torch.float32)
+    shifted = torch.cat([torch.zeros(1), u.detach().flatten()])[1:].view_as(u).requires_grad_()
+    assert_equal(results(shifted, W, dv, backend="native"), results(u, W, dv), 1e-5)
+
+
+@backend
+def test_an_empty_batch_gives_empty_capsules_and_zero_gradients(backend):
+    u, W, dv = problem(B=0)
+    v, du, dW = results(u, W, dv, backend=backend)
+    assert v.shape == dv.shape and du.shape == u.shape
+    assert torch.equal(dW, torch.zeros_like(W))
+
+
+@backend
+def test_a_nan_is_not_swallowed(backend):
+    u, W, _ = problem(B=9, I=20)
+    with torch.no_grad():
+        u[3, 5, 1] = float("nan")
+        v = route(u, W, backend=backend)
+    assert v[3].isnan().all()
+    assert v[[0, 1, 2, 4, 5, 6, 7, 8]].isfinite().all()
+
+
+@backend
+def test_votes_that_agree_very_much_do_not_overflow(backend):
+    u, W, dv = problem(dtype=torch.float32)
+    with torch.no_grad():
+        W *= 1e4
+    assert_equal(results(u, W, dv, backend=backend), results(u, W, dv), 1e-4)
+
+
+@backend
+def test_a_second_derivative_is_refused(backend):
+    u, W, dv = problem()
+    (du,) = torch.autograd.grad(route(u, W, backend=backend), u, dv, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"no second derivative.*backend='eager'"):
+        du.sum().backward()
+
+
+def test_the_full_gradient_goes_through_all_iterations():
+    u, W, _ = problem(B=2, I=4, J=3, E=2, D=3)
+    layer = RoutingCapsules(4, 3, 3, 2, detach=False).double()
+    torch.autograd.gradcheck(layer, (u,))
+    with pytest.raises(ValueError, match="detach=False needs backend='eager'"):
+        route(u, W, backend="fused", detach=False)
+
+
+@backend
+def test_gradients_accumulate(backend):
+    layer = RoutingCapsules(7, 4, 3, 2, backend=backend).double()
+    u, _, dv = problem(B=6)
+    layer(u).backward(dv)
+    whole = layer.weight.grad.clone()
+    layer.zero_grad()
+    for rows in (slice(0, 2), slice(2, 6)):
+        layer(u[rows]).backward(dv[rows])
+    torch.testing.assert_close(layer.weight.grad, whole)
+
+
+@backend
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(backend, dtype):
+    u, W, _ = problem(dtype=torch.float32)
+    half = route(u.to(dtype), W.to(dtype), backend=backend)
+    assert half.dtype == dtype
+    exact = route(u.to(dtype).float(), W.to(dtype).float(), backend="eager")
+    torch.testing.assert_close(half, exact.to(dtype))
+
+
+@backend
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_routing_stays_in_float32(backend, dtype):
+    u, W, dv = problem(dtype=torch.float32)
+    expected = results(u, W, dv)
+    with torch.autocast("cpu", dtype=dtype):
+        v = route(u, W, backend=backend)
+        gradients = torch.autograd.grad(v, (u, W), dv)
+    assert_equal((v, *gradients), expected, 1e-5)
+
+
+@backend
+def test_pytorch_s_own_check_of_the_operators(backend):
+    u, W, dv = problem()
+    torch.library.opcheck(torch.ops.capsnb.route.default, (u, W, 3, backend))
+    with torch.no_grad():
+        torch.library.opcheck(torch.ops.capsnb.routing_gradients.default, (u, W, dv, dv, backend))
+
+
+@backend
+def test_compiled_equals_eager_in_one_graph(backend):
+    layer = RoutingCapsules(7, 4, 3, 2, backend=backend).double()
+    u, _, dv = problem()
+    expected = (layer(u), *torch.autograd.grad(layer(u), (u, layer.weight), dv))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    assert_equal((compiled(u), *torch.autograd.grad(compiled(u), (u, layer.weight), dv)), expected, 1e-9)
+
+
+def test_a_whole_network_can_be_exported():
+    model = CapsNet(channels=8, capsule_types=2, blocks=1, decoder=None).eval()
+    images = torch.randn(2, 1, 28, 28)
+    exported = torch.export.export(model, (images,))
+    torch.testing.assert_close(exported.module()(images).lengths, model(images).lengths)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """DistributedDataParallel over gloo: the average of the gradients of two halves is the gradient of the batch."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import torch, torch.distributed as dist\n"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "from capsnb import RoutingCapsules\n"
+        "dist.init_process_group('gloo')\n"
+        "torch.manual_seed(0)\n"
+        "layer, u = RoutingCapsules(6, 4, 3, 2).double(), torch.randn(8, 6, 4, dtype=torch.float64)\n"
+        "half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)\n"
+        "parallel = DistributedDataParallel(layer)\n"
+        "parallel(u[half]).square().sum(dim=(1, 2)).mean().backward()\n"
+        "found, layer.weight.grad = layer.weight.grad, None\n"
+        "layer(u).square().sum(dim=(1, 2)).mean().backward()\n"
+        "torch.testing.assert_close(found, layer.weight.grad)\n"
+    )
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=0",
+        "--standalone",
+        str(script),
+    ]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
+    """Triton's kernels have run in its interpreter only."""
+    import capsnb.kernels as kernels
+
+    taken = []
+    real = kernels.passes
+    monkeypatch.setattr(kernels, "passes", lambda *a: taken.append(real(*a)) or taken[-1])
+    route(*problem()[:2])
+    assert [type(t).__name__ for t in taken] == ["Native" if compiles else "Fused"]
+
+
+@pytest.fixture
+def fresh_library(tmp_path, monkeypatch):
+    """An empty cache folder, in which `native.library` compiles again."""
+    monkeypatch.setenv("CAPSNB_CACHE", str(tmp_path / "cache"))
+    native.library.cache_clear()
+    yield tmp_path / "cache"
+    native.library.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_working_compiler_auto_tiles_and_native_says_why(fresh_library, monkeypatch, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    u, W, dv = problem()
+    assert_equal(results(u, W, dv, backend="auto"), results(u, W, dv), 1e-9)
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler"):
+        route(u, W, backend="native")
+
+
+@needs_compiler
+def test_kernels_are_compiled_once_and_again_when_the_file_is_damaged(fresh_library, monkeypatch):
+    u, W, dv = problem()
+    expected = results(u, W, dv)
+    assert_equal(results(u, W, dv, backend="native"), expected, 1e-9)
+    (built,) = fresh_library.iterdir()
+    built.write_bytes(b"not a library")
+    native.library.cache_clear()
+    assert_equal(results(u, W, dv, backend="native"), expected, 1e-9)
+    ctypes.CDLL(str(built))  # whole again
+    native.library.cache_clear()
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("compiled twice"))
+    monkeypatch.setattr(native.subprocess, "run", subprocess.run)
+    assert_equal(results(u, W, dv, backend="native"), expected, 1e-9)
+
+
+@needs_compiler
+def test_a_cache_folder_that_cannot_be_written_costs_time_only(fresh_library):
+    fresh_library.write_text("a file, where the folder should be")
+    u, W, dv = problem()
+    assert_equal(results(u, W, dv, backend="native"), results(u, W, dv), 1e-9)
+
+
+@needs_compiler
+def test_a_layer_too_large_for_the_stack_is_tiled():
+    u, W, _ = problem(B=1, I=1, J=200, E=100, D=2)
+    with pytest.raises(RuntimeError, match="use 'fused'"):
+        route(u, W, backend="native")
+    torch.testing.assert_close(route(u, W), route(u, W, backend="eager"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 0}, "iterations must be 1 or more"),
+        ({"backend": "magic"}, "unknown backend 'magic'; choose one of eager, fused, native, triton, auto"),
+        ({"u": torch.zeros(2, 3, 4)}, r"got \(2, 3, 4\) and \(7, 3, 2, 4\)"),
+        ({"u": torch.zeros(7, 4)}, r"\[B, I, D\]"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    u, W, _ = problem()
+    with pytest.raises(ValueError, match=message):
+        route(**{"u": u, "weight": W, **change})
+
+
+def test_every_backend_can_be_chosen_by_a_layer():
+    assert {RoutingCapsules(2, 2, 2, 2, backend=name).backend for name in BACKENDS} == set(BACKENDS)
+
+
+def test_summary_counts_the_arithmetic_of_the_operators():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    B, I, J, E, D = 2, 7, 3, 2, 4
+    u, W, dv = problem(B, I, J, E, D)
+    with FlopCounterMode(display=False) as counter:
+        route(u, W, 3).backward(dv)
+    votes, sums = 2 * B * I * J * E * D, 2 * B * I * J * E
+    forward, backward = 3 * votes + 2 * 2 * sums, 3 * votes + sums
+    assert counter.get_total_flops() == forward + backward
+
+
+triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+
+
+@triton
+def test_triton_s_kernels_equal_the_definition_in_its_interpreter():
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, str(HERE / "triton_interpreted.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@triton
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("layer", [(32, 8, 8), (10, 16, 8)])
+def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
+    """Translating them for one (Hopper) needs none; what does not fit into its shared memory is seen here."""
+    pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from capsnb.kernels import triton as kernels
+
+    padded = kernels.padding(*layer, batch=128)
+    for kernel, extra in ((kernels._weighted_sum, {"TILE": kernels.TILE}), (kernels._gradients, {})):
+        constants = {**padded, **extra}
+        types = {
+            name: "constexpr" if name in constants else "*fp32" if name.endswith("_at") else "i32"
+            for name in kernel.arg_names
+        }
+        placed = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+        built = compile(
+            ASTSource(kernel, types, placed),
+            target=GPUTarget("cuda", 90, 32),
+            options={"num_warps": kernels.WARPS},
+        )
+        assert built.asm["cubin"] and built.metadata.shared <= 227 * 1024
+
+
+@triton
+def test_triton_without_a_gpu_says_so():
+    pytest.importorskip("triton")
+    u, W, _ = problem()
+    with pytest.raises(RuntimeError, match="needs a GPU"):
+        route(u, W, backend="triton")
+
+
+def test_the_definition_is_what_eager_computes():
+    u, W, _ = problem()
+    votes = torch.einsum("ijed,bid->bije", W, u)
+    torch.testing.assert_close(route(u, W, backend="eager"), routing_by_agreement(votes))
+    assert isinstance(RoutingCapsules(7, 4, 3, 2).weight, nn.Parameter)
