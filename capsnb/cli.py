@@ -1,4 +1,4 @@
-"""The command line: `python -m capsnb train | evaluate | data`."""
+"""The command line: `python -m capsnb train | evaluate | data | bench`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ from capsnb.files import write_atomically
 from capsnb.training import CHECKPOINT, TrainConfig
 
 app = typer.Typer(
-    help="Train and evaluate capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 DataName = Annotated[str, typer.Option(help=f"{', '.join(NAMES)}, or folder:PATH")]
 Root = Annotated[Path | None, typer.Option(help="folder of the data sets; default $CAPSNB_DATA or ./data")]
 Download = Annotated[bool, typer.Option(help="fetch the data set if its files are not there")]
+Only = Annotated[str | None, typer.Option(help="these alone, separated by commas; all by default")]
+Cases = Annotated[
+    list[str] | None,
+    typer.Option("--case", help="this size alone (a wrong name lists them); may be repeated"),
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="JSON file; default results/bench-WHAT.json, on a GPU results/bench-WHAT-cuda.json"),
+]
 DEFAULT = TrainConfig()
 RUN = "run.json"
 
@@ -48,6 +58,7 @@ def train(
     import torch
 
     from capsnb.evaluation import evaluate
+    from capsnb.profiling import versions
     from capsnb.training import fit
 
     config = TrainConfig(
@@ -77,7 +88,7 @@ def train(
                 "data": source,
                 "preprocess": asdict(prepared.preprocess),
                 "config": asdict(config),
-                "versions": _versions(),
+                "versions": versions(),
                 "command": ["capsnb", *sys.argv[1:]],
             },
             indent=1,
@@ -139,6 +150,71 @@ def data(
         typer.echo(f"  {part}: {len(split):,} images ({shown})")
 
 
+bench = typer.Typer(help="Measure ways to route, their memory, and training steps.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command()
+def routing(
+    case: Cases = None,
+    only: Only = None,
+    batch: int = 128,
+    iterations: int = 3,
+    rounds: int = 20,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Time forward and backward pass of every way to route, beside its error and what it keeps."""
+    _measure("routing", case, only, device, out, batch=batch, iterations=iterations, rounds=rounds, seed=seed)
+
+
+@bench.command()
+def memory(
+    case: Cases = None,
+    only: Only = None,
+    batch: int = 128,
+    iterations: int = 3,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Count the memory that every way to route takes."""
+    _measure("memory", case, only, device, out, batch=batch, iterations=iterations, seed=seed)
+
+
+@bench.command()
+def step(
+    case: Cases = None,
+    only: Only = None,
+    batch: int = 128,
+    rounds: int = 20,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Time a training step of a whole network, over the same network without capsule layers."""
+    _measure("step", case, only, device, out, batch=batch, rounds=rounds, seed=seed)
+
+
+def _measure(
+    what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: int
+) -> None:
+    import torch
+
+    from capsnb import bench as measurements
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    names = [name.strip() for name in only.split(",")] if only else []
+    result = getattr(measurements, what)(
+        cases or [], only=names, device=device, progress=sys.stderr.isatty(), **numbers
+    )
+    typer.echo(result.table())
+    suffix = "" if device == "cpu" else "-cuda"
+    path = result.save(out or Path("results") / f"bench-{what}{suffix}.json")
+    typer.echo(f"\nwritten to {path}")
+
+
 def _load(
     name: str, root: str | None, images: int | None, *, preprocess: Preprocess, download: bool
 ) -> ImageData:
@@ -158,15 +234,6 @@ def _report(evaluation: Any) -> None:
     )
     for line in evaluation.per_class:
         typer.echo(f"  {line['class']:>12}: precision {line['precision']:.2%}, recall {line['recall']:.2%}")
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        "python": sys.version.split()[0],
-        **{name: version(name) for name in ("capsnb", "torch", "torchvision")},
-    }
 
 
 def main() -> NoReturn:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from capsnb import cli
+from capsnb import bench, cli
 
 
 def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
@@ -35,6 +35,41 @@ def test_data_says_what_is_in_it(monkeypatch, capsys):
     assert code == 0 and "4,000 images" in out and "1,000 images" in out
 
 
+QUICK = ("--case", "class layer", "--batch", 2, "--only", "eager, auto", "--device", "cpu")
+
+
+def test_bench_shows_a_table_and_writes_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(monkeypatch, capsys, "bench", "routing", *QUICK, "--rounds", 1, "--seed", 3)
+    assert code == 0 and "| class layer | auto " in out and "bench-routing.json" in out
+    written = bench.read(tmp_path / "results" / "bench-routing.json")
+    assert written.table() in out and written.settings["seed"] == 3
+    assert [line["name"] for line in written.lines] == ["eager", "auto"]
+    assert written.command == ["capsnb", "bench", "routing", *map(str, QUICK), "--rounds", "1", "--seed", "3"]
+    code, _, _ = run(monkeypatch, capsys, "bench", "memory", *QUICK, "--out", "mine.json")
+    assert code == 0 and bench.read(tmp_path / "mine.json").what == "memory"
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["bench-routing.json"]
+
+
+def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
+    given: dict[str, object] = {}
+    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+
+    def step(cases, **options):
+        given.update(cases=cases, **options)
+        return measured
+
+    monkeypatch.setattr(bench, "step", step)
+    monkeypatch.chdir(tmp_path)
+    options = ("--case", "MNIST", "--case", "CIFAR-10", "--batch", 4, "--rounds", 2, "--device", "cuda")
+    code, _, _ = run(monkeypatch, capsys, "bench", "step", *options)
+    assert code == 0 and (tmp_path / "results" / "bench-step-cuda.json").exists()
+    assert given.pop("progress") in (True, False)
+    assert given == {
+        **{"cases": ["MNIST", "CIFAR-10"], "only": [], "device": "cuda", "batch": 4, "rounds": 2, "seed": 0}
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -43,6 +78,8 @@ def test_data_says_what_is_in_it(monkeypatch, capsys):
         (("train", "run", "--epochs", 0), "epochs must be 1 or more"),
         (("train", "run", "--schedule", "cosin"), "unknown schedule 'cosin'"),
         (("evaluate", "nowhere"), "run.json does not exist"),
+        (("bench", "routing", "--only", "egaer"), "unknown competitor 'egaer'"),
+        (("bench", "step", "--case", "layer 1"), "unknown case 'layer 1'; choose from: MNIST; CIFAR-10"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, said):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -59,3 +60,26 @@ def call(answer: object, *arguments: object) -> Tensor | Verdict:
     if not isinstance(result, Tensor):
         return Verdict(False, f"Your function must return a tensor, it returned {type(result).__name__}.")
     return result
+
+
+def sample(*shape: int, seed: int = 0) -> Tensor:
+    """Normal random numbers, the same each time, float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-5, atol=1e-7)
+
+
+def compare(result: Tensor, right: Tensor, wrong: dict[str, Tensor], praise: str, axes: str) -> Verdict:
+    """Right, or the known mistake that gives exactly this result, or how far off the numbers are."""
+    if _same(result, right):
+        return Verdict(True, praise)
+    for explanation, mistaken in wrong.items():
+        if _same(result, mistaken):
+            return Verdict(False, explanation)
+    if result.shape != right.shape:
+        shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(right.shape)}"
+        return Verdict(False, f"The shape is {shapes}: check the axes.")
+    distance = (result.double() - right).abs().max().item()
+    return Verdict(False, f"The shape is right, but the numbers differ by up to {distance:.3g}.")

@@ -7,33 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call
+from capsnb.checks import Verdict, call, compare, sample
 from capsnb.functional import squash
 from capsnb.routing import routing_by_agreement
 
 B, I, J, E = 2, 5, 3, 4  # all different, so that a mixed-up axis shows in the shape
-
-
-def _sample(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-5, atol=1e-7)
-
-
-def _compare(result: Tensor, right: Tensor, wrong: dict[str, Tensor], praise: str, axes: str) -> Verdict:
-    """Right, or the known mistake that gives exactly this result, or how far off the numbers are."""
-    if _same(result, right):
-        return Verdict(True, praise)
-    for explanation, mistaken in wrong.items():
-        if _same(result, mistaken):
-            return Verdict(False, explanation)
-    if result.shape != right.shape:
-        shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(right.shape)}"
-        return Verdict(False, f"The shape is {shapes}: check the axes.")
-    distance = (result.double() - right).abs().max().item()
-    return Verdict(False, f"The shape is right, but the numbers differ by up to {distance:.3g}.")
 
 
 def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -49,7 +27,7 @@ def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     >>> update(lambda logits, votes, v: logits + torch.einsum("bije,bje->bij", votes, v)).right
     True
     """
-    logits, votes, v = _sample(B, I, J), _sample(B, I, J, E, seed=1), _sample(B, J, E, seed=2)
+    logits, votes, v = sample(B, I, J), sample(B, I, J, E, seed=1), sample(B, J, E, seed=2)
     if isinstance(result := call(answer, logits, votes, v), Verdict):
         return result
     agreement = torch.einsum("bije,bje->bij", votes, v)
@@ -66,7 +44,7 @@ def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
         "The agreement was averaged over E; the inner product is a sum.": logits + agreement / E,
     }  # fmt: skip
     praise = "Agreement is an inner product, and logits collect it."
-    return _compare(result, logits + agreement, wrong, praise, "[B, I, J]")
+    return compare(result, logits + agreement, wrong, praise, "[B, I, J]")
 
 
 def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -83,7 +61,7 @@ def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     True
     """
     side = 3  # B = I = J, so that any broadcasting goes through, also the wrong one
-    logits, constants = _sample(side, side, side), 1 + _sample(side, side, seed=3)
+    logits, constants = sample(side, side, side), 1 + sample(side, side, seed=3)
     if isinstance(result := call(answer, logits, constants), Verdict):
         return result
     per_input = constants[:, :, None]
@@ -100,7 +78,7 @@ def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
             (logits + per_input).softmax(dim=-1),
     }  # fmt: skip
     praise = "The couplings stay: e^constant cancels in the softmax. Only differences over J matter."
-    return _compare(result, logits + per_input, wrong, praise, "[B, I, J]")
+    return compare(result, logits + per_input, wrong, praise, "[B, I, J]")
 
 
 def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -115,7 +93,7 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
     >>> single_round(lambda votes: squash(votes.sum(dim=1) / votes.shape[2])).right
     True
     """
-    votes = _sample(B, I, J, E, seed=4)
+    votes = sample(B, I, J, E, seed=4)
     if isinstance(result := call(answer, votes), Verdict):
         return result
     total = votes.sum(dim=1)
@@ -130,7 +108,7 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
             squash(votes.sum(dim=2) / J),
     }  # fmt: skip
     praise = "All couplings are 1/J: one iteration is a fixed average and a squash, with nothing routed."
-    return _compare(result, routing_by_agreement(votes, 1), wrong, praise, "[B, J, E]")
+    return compare(result, routing_by_agreement(votes, 1), wrong, praise, "[B, J, E]")
 
 
 def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -145,7 +123,7 @@ def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
     >>> mended(lambda logits: logits.softmax(dim=0)).right
     True
     """
-    logits = _sample(J, B, I, seed=5)
+    logits = sample(J, B, I, seed=5)
     if isinstance(result := call(answer, logits), Verdict):
         return result
     wrong = {
@@ -159,4 +137,4 @@ def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
             logits / logits.sum(dim=0, keepdim=True),
     }  # fmt: skip
     praise = "Over J, wherever J stands. The name of the axis matters, not its number."
-    return _compare(result, logits.softmax(dim=0), wrong, praise, "[J, B, I]")
+    return compare(result, logits.softmax(dim=0), wrong, praise, "[J, B, I]")

@@ -74,10 +74,15 @@ def route(
 
 
 def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
-    r"""The first iteration, its couplings all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product."""
+    r"""The first iteration, its couplings all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product.
+
+    It is added up in four parts: in float32, one long sum would cost more digits than the definition's sums of sums.
+    """
     J, E = weight.shape[1:3]
     matrix = weight.permute(0, 3, 1, 2).reshape(-1, J * E)  # [I*D, J*E]
-    return (u.flatten(1) @ matrix / J).unflatten(1, (J, E))
+    parts = zip(u.flatten(1).chunk(4, dim=1), matrix.chunk(4), strict=True)
+    s = torch.stack([some_u @ some_rows for some_u, some_rows in parts]).sum(0)
+    return (s / J).unflatten(1, (J, E))
 
 
 def passes(u: Tensor, weight: Tensor, backend: str) -> Passes:
