@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from capsnb import CapsNet, RoutingCapsules, bench
+from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
 from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, _network, _Problem, shown
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
@@ -157,7 +157,7 @@ def test_networks_differ_in_their_capsule_layers_alone():
     fused, eager, floor = (_network(name, (3, 32, 32), 0) for name in ("fused", "eager", WITHOUT))
     assert [layer.backend for layer in fused.capsules] == ["fused"] * 4
     assert [layer.backend for layer in eager.capsules] == ["eager"] * 4
-    assert not any(isinstance(module, RoutingCapsules) for module in floor.modules())
+    assert not any(isinstance(module, (PrimaryCapsules, RoutingCapsules)) for module in floor.modules())
     for (name, a), (_, b) in zip(fused.named_parameters(), eager.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     output = floor(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
