@@ -53,6 +53,10 @@ def train(
     channels: Annotated[int, typer.Option(help="channels of the first convolution")] = 256,
     capsule_types: Annotated[int, typer.Option(help="primary capsules at each location")] = 32,
     blocks: Annotated[int, typer.Option(help="pairs of hidden capsule layers")] = 0,
+    compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="compute the first convolution again instead of keeping it")
+    ] = False,
 ) -> None:
     """Train a CapsNet; write checkpoint, history and evaluation into RUN."""
     import torch
@@ -69,6 +73,7 @@ def train(
         decay=decay,
         precision=precision,  # type: ignore[arg-type]
         accumulate=accumulate,
+        compile=compile,
         seed=seed,
     )
     source: dict[str, Any] = {"name": data, "root": None if root is None else str(root), "images": images}
@@ -79,6 +84,7 @@ def train(
         "blocks": blocks,
         "channels": channels,
         "capsule_types": capsule_types,
+        "recompute": recompute,
     }
     write_atomically(
         run / RUN,

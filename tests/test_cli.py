@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from capsnb import bench, cli
 
@@ -28,6 +29,15 @@ def test_train_then_evaluate_give_the_same_figures(monkeypatch, capsys, tmp_path
     code, again, _ = run(monkeypatch, capsys, "evaluate", tmp_path / "run")
     assert code == 0 and again.splitlines()[0] in out
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == json.loads(first)
+
+
+def test_train_hands_on_how_to_compute(monkeypatch, capsys, tmp_path):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode=None: compiled.append(mode) or model)
+    code, _, _ = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--compile", "--recompute")
+    saved = json.loads((tmp_path / "run.json").read_text())
+    assert code == 0 and len(compiled) == 1
+    assert saved["model"]["recompute"] is True and saved["config"]["compile"] is True
 
 
 def test_data_says_what_is_in_it(monkeypatch, capsys):

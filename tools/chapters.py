@@ -13,12 +13,9 @@ from __future__ import annotations
 import argparse
 import ast
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +28,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from capsnb.files import write_atomically
+from capsnb.profiling import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -134,7 +132,7 @@ def card_line(figures: dict[str, Any]) -> str:
     minutes = f"about {figures['read_minutes']} minute{'s' * (figures['read_minutes'] != 1)}"
     line = f"{minutes} to read; to run: "
     if cpu:
-        line += f"{duration(cpu['seconds'])} on {cpu['hardware']['cpus']} CPU cores, "
+        line += f"{duration(cpu['seconds'])} on {cpu['hardware']['cores']} CPU cores, "
         line += f"peak memory {round(cpu['peak_memory_mb'], -1):.0f} MB; "
     else:
         line += "without a GPU not run yet; "
@@ -203,11 +201,8 @@ def execute(notebook: NotebookNode) -> dict[str, Any]:
         **({"peak_gpu_memory_mb": round(peaks["gpu_memory"] / 1e6, 1)} if gpu else {}),
         "profile": os.environ.get("CAPSNB_PROFILE", "quick"),
         "date": datetime.date.today().isoformat(),
-        "hardware": {"cpus": usable_cpus(), "cpu": cpu_model(), "gpu": gpu or None},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "capsnb")},
-        },
+        "hardware": {**hardware(), "gpu": gpu or None},
+        "versions": versions(),
     }
 
 
@@ -219,20 +214,6 @@ def ask(client: NotebookClient, expressions: dict[str, str]) -> dict[str, Any]:
         if answer["status"] != "ok":
             raise RuntimeError(f"the kernel could not tell its {name}: {answer['evalue']}")
     return {name: ast.literal_eval(answer["data"]["text/plain"]) for name, answer in answers.items()}
-
-
-def usable_cpus() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_model() -> str:
-    """Return the processor's name as the operating system gives it."""
-    if platform.system() == "Darwin":
-        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def run(numbers: list[str]) -> None:
@@ -250,7 +231,7 @@ def run(numbers: list[str]) -> None:
         write(path, notebook)
         save_results({**results, path.stem: figures})
         print(f"{measured['seconds']:.1f} s, peak memory {measured['peak_memory_mb']:.0f} MB")
-        if busy > 0.5 * usable_cpus():
+        if busy > 0.5 * hardware()["cores"]:
             print(f"  the machine was busy before (load {busy:.1f}): measure again when it is quiet")
 
 

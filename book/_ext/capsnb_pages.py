@@ -38,7 +38,7 @@ def row(notebook: Path, measured: dict) -> str:
     read = f"{figures['read_minutes']} min" if figures else "not measured yet"
     cpu = figures.get("cpu")
     run = (
-        f"{cpu['seconds']:.0f} s on {cpu['hardware']['cpus']} CPU cores"
+        f"{cpu['seconds']:.0f} s on {cpu['hardware']['cores']} CPU cores"
         if cpu
         else "not run yet"
     )

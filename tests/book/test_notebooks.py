@@ -48,6 +48,11 @@ def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
     assert Path(found.stdout.strip()).is_relative_to(site)
 
 
+def test_what_was_measured_travels_in_the_wheel(site, root):
+    measured = {path.name for path in (root / "results").glob("*.json")}
+    assert measured and measured <= {path.name for path in (site / "capsnb" / "results").iterdir()}
+
+
 @each_chapter
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
 def test_chapter_runs_alone(path, lone_environment, tmp_path, capsys):
