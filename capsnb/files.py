@@ -41,7 +41,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
 
 
 def results() -> Path:
-    """The folder of the project's own measurements: beside the package in a checkout, inside it in an installed wheel."""
+    """The folder of the project's measurements: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).parent
     inside = package / "results"
     return inside if inside.exists() else package.parent / "results"

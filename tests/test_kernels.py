@@ -210,10 +210,10 @@ def test_gradients_accumulate(backend):
     torch.testing.assert_close(layer.weight.grad, whole)
 
 
-@backend
+@pytest.mark.parametrize("backend", ["auto", "fused", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(backend, dtype):
-    u, W, _ = problem(dtype=torch.float32)
+    u, W, _ = problem(B=16, I=64, J=10, E=16, D=8, dtype=torch.float32)
     half = route(u.to(dtype), W.to(dtype), backend=backend)
     assert half.dtype == dtype
     exact = route(u.to(dtype).float(), W.to(dtype).float(), backend="eager")
@@ -297,8 +297,17 @@ def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
     taken = []
     real = kernels.passes
     monkeypatch.setattr(kernels, "passes", lambda *a: taken.append(real(*a)) or taken[-1])
-    route(*problem()[:2])
+    route(*problem(B=16, I=64, J=10, E=16, D=8)[:2])
     assert [type(t).__name__ for t in taken] == ["Native" if compiles else "Fused"]
+
+
+@pytest.mark.parametrize("sizes", [(5, 7, 3, 2, 4), (1, 1152, 10, 16, 8), (16, 4, 10, 16, 8)])
+def test_auto_computes_small_layers_by_the_definition(monkeypatch, sizes):
+    import capsnb.kernels as kernels
+
+    monkeypatch.setattr(kernels, "passes", lambda *_: pytest.fail("a small layer in tiles"))
+    u, W, _ = problem(*sizes)
+    assert torch.equal(route(u, W), route(u, W, backend="eager"))
 
 
 @pytest.fixture
@@ -313,7 +322,7 @@ def fresh_library(tmp_path, monkeypatch):
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_working_compiler_auto_tiles_and_native_says_why(fresh_library, monkeypatch, compiler):
     monkeypatch.setenv("CXX", compiler)
-    u, W, dv = problem()
+    u, W, dv = problem(B=16, I=64, J=10, E=16, D=8)
     assert_equal(results(u, W, dv, backend="auto"), results(u, W, dv), 1e-9)
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler"):
         route(u, W, backend="native")
@@ -344,7 +353,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_only(fresh_library):
 
 @needs_compiler
 def test_a_layer_too_large_for_the_stack_is_tiled():
-    u, W, _ = problem(B=1, I=1, J=200, E=100, D=2)
+    u, W, _ = problem(B=16, I=1, J=200, E=100, D=2)
     with pytest.raises(RuntimeError, match="use 'fused'"):
         route(u, W, backend="native")
     torch.testing.assert_close(route(u, W), route(u, W, backend="eager"))
@@ -375,7 +384,7 @@ def test_summary_counts_the_arithmetic_of_the_operators():
     B, I, J, E, D = 2, 7, 3, 2, 4
     u, W, dv = problem(B, I, J, E, D)
     with FlopCounterMode(display=False) as counter:
-        route(u, W, 3).backward(dv)
+        route(u, W, 3, backend="fused").backward(dv)
     votes, sums = 2 * B * I * J * E * D, 2 * B * I * J * E
     forward, backward = 3 * votes + 2 * 2 * sums, 3 * votes + sums
     assert counter.get_total_flops() == forward + backward

@@ -20,8 +20,7 @@ def test_the_published_sizes():
     assert table.total_params == sum(p.numel() for p in model.parameters())
     assert "[1, 1152, 8]" in str(table) and "[1, 10, 16]" in str(table)
     convolutions = 400 * 256 * 81 + 36 * 256 * 81 * 256
-    votes = 3 * 1152 * 10 * 16 * 8  # computed in each iteration, not stored
-    routing = (2 + 2) * 1152 * 10 * 16  # the first sum is part of its votes; two sums, two agreements
+    votes, routing = 1152 * 10 * 16 * 8, (3 + 2) * 1152 * 10 * 16  # three sums, two agreements
     assert table.total_mult_adds == convolutions + votes + routing + 160 * 512 + 512 * 1024 + 1024 * 784
 
 

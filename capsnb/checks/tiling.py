@@ -14,7 +14,7 @@ CIFAR = {"B": 128, "I": 2048, "J": 32, "D": 8, "E": 8}
 
 
 def votes_megabytes(answer: object) -> Verdict:
-    """Check how many megabytes the votes of 128 images take between 2048 capsules of 8 and 32 capsules of 8, in float32.
+    """Check how many megabytes the votes of 128 images take between 2048 and 32 capsules of 8 numbers, in float32.
 
     Args:
         answer: a number of megabytes (10^6 bytes), or `...`.

@@ -78,19 +78,14 @@ class Native(Passes):
         function(*pointers, *sizes)
 
 
-def available(u: Tensor, weight: Tensor) -> bool:
-    """Whether these tensors can be routed here."""
-    return missing(u, weight) is None
-
-
-def missing(u: Tensor, weight: Tensor) -> str | None:
-    """Why these tensors cannot be routed here; None where they can."""
-    _, J, E, D = weight.shape
-    if u.device.type != "cpu":
-        return f"backend='native' is for a CPU, and the capsules are on {u.device}; use 'auto'"
+def missing(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> str | None:
+    """Why a layer with weights of this shape, `[I, J, E, D]`, and type cannot be routed here; None where it can."""
+    _, J, E, D = shape
+    if device.type != "cpu":
+        return f"backend='native' is for a CPU, and the capsules are on {device}; use 'auto'"
     if J * E * max(D, 8) > 2**16:  # a thread's votes are on its stack
         return f"backend='native' is for layers of up to {2**13} output numbers, not {J} x {E}; use 'fused'"
-    if library(J, E, D, u.dtype) is None:
+    if library(J, E, D, dtype) is None:
         return "backend='native' needs a C++ compiler (c++, or the one that $CXX names); use 'fused'"
     return None
 
