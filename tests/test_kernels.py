@@ -148,14 +148,6 @@ def test_capsules_and_weights_that_are_not_contiguous(backend):
     torch.testing.assert_close(route(expanded, W, backend=backend), route(expanded, W, backend="eager"))
 
 
-@needs_compiler
-def test_memory_that_does_not_start_at_a_round_address():
-    """Vectors are loaded from anywhere: a tensor may begin in the middle of a storage."""
-    u, W, dv = problem(B=8, I=1, J=1, E=1, D=1, dtype=torch.float32)
-    shifted = torch.cat([torch.zeros(1), u.detach().flatten()])[1:].view_as(u).requires_grad_()
-    assert_equal(results(shifted, W, dv, backend="native"), results(u, W, dv), 1e-5)
-
-
 @backend
 def test_an_empty_batch_gives_empty_capsules_and_zero_gradients(backend):
     u, W, dv = problem(B=0)
