@@ -6,9 +6,10 @@ from capsnb.evaluation import Evaluation, evaluate
 from capsnb.functional import squash
 from capsnb.layers import PrimaryCapsules, RoutingCapsules
 from capsnb.losses import CapsuleLoss, capsule_loss, margin_loss, reconstruction_loss
-from capsnb.models import CapsNet, CapsuleOutput, summary
+from capsnb.models import CapsNet, CapsuleOutput, MoCapsNet, ResCapsNet, summary
 from capsnb.notebook import start_chapter
 from capsnb.pair import demand_matching_pair
+from capsnb.reversible import MomentumCapsules, ResidualCapsules
 from capsnb.routing import routing_by_agreement
 from capsnb.training import History, TrainConfig, fit
 
@@ -20,8 +21,12 @@ __all__ = [
     "Evaluation",
     "History",
     "ImageData",
+    "MoCapsNet",
+    "MomentumCapsules",
     "Preprocess",
     "PrimaryCapsules",
+    "ResCapsNet",
+    "ResidualCapsules",
     "RoutingCapsules",
     "Split",
     "TrainConfig",

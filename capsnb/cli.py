@@ -32,6 +32,7 @@ Out = Annotated[
 ]
 DEFAULT = TrainConfig()
 RUN = "run.json"
+NETWORKS = {"capsnet": "CapsNet", "rescapsnet": "ResCapsNet", "mocapsnet": "MoCapsNet"}
 
 
 @app.command()
@@ -52,13 +53,19 @@ def train(
     rotate: Annotated[float, typer.Option(help="random rotation while training, in degrees")] = 0.0,
     channels: Annotated[int, typer.Option(help="channels of the first convolution")] = 256,
     capsule_types: Annotated[int, typer.Option(help="primary capsules at each location")] = 32,
-    blocks: Annotated[int, typer.Option(help="pairs of hidden capsule layers")] = 0,
+    model: Annotated[str, typer.Option(help=", ".join(NETWORKS))] = "capsnet",
+    blocks: Annotated[
+        int | None, typer.Option(help="pairs of hidden capsule layers; default 0, with shortcuts 1")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="of mocapsnet: share of the velocity a layer leaves; default 0.9")
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="compute the first convolution again instead of keeping it")
     ] = False,
 ) -> None:
-    """Train a CapsNet; write checkpoint, history and evaluation into RUN."""
+    """Train a capsule network; write checkpoint, history and evaluation into RUN."""
     import torch
 
     from capsnb.evaluation import evaluate
@@ -81,15 +88,23 @@ def train(
     sizes = {
         "image_shape": prepared.image_shape,
         "classes": len(prepared.classes),
-        "blocks": blocks,
+        "blocks": (0 if model == "capsnet" else 1) if blocks is None else blocks,
         "channels": channels,
         "capsule_types": capsule_types,
         "recompute": recompute,
     }
+    if model == "mocapsnet":
+        sizes["gamma"] = 0.9 if gamma is None else gamma
+    elif gamma is not None:
+        raise ValueError(f"gamma belongs to mocapsnet; give --model mocapsnet, or leave --gamma {gamma} out")
+    torch.manual_seed(seed)
+    network = _build(model, sizes)
+    _demand_same_network(run, model, sizes)
     write_atomically(
         run / RUN,
         json.dumps(
             {
+                "network": model,
                 "model": sizes,
                 "data": source,
                 "preprocess": asdict(prepared.preprocess),
@@ -100,11 +115,9 @@ def train(
             indent=1,
         ),
     )
-    torch.manual_seed(seed)
-    model = _build(sizes)
-    history = fit(model, prepared, config, run_dir=run)
+    history = fit(network, prepared, config, run_dir=run)
     history.save(run / "history.json")
-    evaluation = evaluate(model, prepared)
+    evaluation = evaluate(network, prepared)
     evaluation.save(run / "evaluation.json")
     typer.echo(
         f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
@@ -133,7 +146,7 @@ def evaluate(
     prepared = _load(
         **{**source, **({"root": str(root)} if root else {})}, preprocess=preprocess, download=False
     )
-    model = _build(sizes)
+    model = _build(saved.get("network", "capsnet"), sizes)  # runs from before there were others do not say
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
     evaluation.save(run / "evaluation.json")
@@ -228,10 +241,27 @@ def _load(
     return loaded if images is None else loaded.subset(train=images)
 
 
-def _build(sizes: dict[str, Any]) -> Any:
-    from capsnb.models import CapsNet
+def _demand_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None:
+    """The weights of one network may fit another, or another gamma: a run goes on as what it was."""
+    try:
+        saved = json.loads((run / RUN).read_text())
+        then = {"network": saved.get("network", "capsnet"), **saved["model"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # there is none, or none that can be read
+    now = {"network": network, **sizes, "image_shape": list(sizes["image_shape"])}
+    for name in now:
+        if name in then and now[name] != then[name]:
+            raise ValueError(
+                f"{run} holds another run: {name} was {then[name]!r} and is now {now[name]!r}; choose another folder"
+            )
 
-    return CapsNet(**{**sizes, "image_shape": tuple(sizes["image_shape"])})
+
+def _build(network: str, sizes: dict[str, Any]) -> Any:
+    from capsnb import models
+
+    if network not in NETWORKS:
+        raise ValueError(f"unknown model {network!r}; choose one of {', '.join(NETWORKS)}")
+    return getattr(models, NETWORKS[network])(**{**sizes, "image_shape": tuple(sizes["image_shape"])})
 
 
 def _report(evaluation: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, RoutingCapsules
+from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 
 class CapsuleOutput(NamedTuple):
@@ -67,7 +69,9 @@ class CapsNet(nn.Module):
 
     convolution 9x9 + ReLU -> primary capsules 9x9, stride 2 -> routing -> one capsule per class -> decoder.
     With `blocks` = n > 0 the routing part is MoCapsNet's without shortcuts: one layer to `hidden_capsules`, n blocks of
-    two layers between hidden capsules, one layer to the classes.
+    two layers between hidden capsules, one layer to the classes. The 2n hidden layers are `capsules[1]`: an
+    `nn.Sequential` here, `ResidualCapsules` in `ResCapsNet`, `MomentumCapsules` in `MoCapsNet`. Nothing else differs:
+    the same seed draws the same weights for all three, and `load_state_dict` takes the weights of each into each.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -129,19 +133,21 @@ class CapsNet(nn.Module):
             *[(hidden_capsules, capsule_dim)] * (1 + 2 * blocks if blocks else 0),
             (classes, class_dim),
         ]
-        self.capsules = nn.Sequential(
-            *(
-                RoutingCapsules(
-                    *below,
-                    *above,
-                    iterations=iterations,
-                    routing=routing,
-                    backend=backend,
-                    weight_std=weight_std,
-                )
-                for below, above in pairwise(sizes)
+        layers: list[nn.Module] = [
+            RoutingCapsules(
+                *below,
+                *above,
+                iterations=iterations,
+                routing=routing,
+                backend=backend,
+                weight_std=weight_std,
             )
-        )
+            for below, above in pairwise(sizes)
+        ]
+        if blocks:
+            layers[1:-1] = [nn.Sequential(*layers[1:-1])]
+        self.capsules = nn.Sequential(*layers)
+        self.register_load_state_dict_pre_hook(_give_hidden_layers_their_stack)
         self.decoder = Decoder(classes, class_dim, image_shape, decoder) if decoder is not None else None
         # Convolutions over the channels of one location: with channels last they read memory in order (2.7x on a CPU).
         self.to(memory_format=torch.channels_last)
@@ -184,6 +190,95 @@ class CapsNet(nn.Module):
         if convolution and args[1].shape == self.primary.conv.weight.shape:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _give_hidden_layers_their_stack(
+    model: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Load checkpoints from before hidden layers had a stack of their own: all layers were numbered in one row."""
+    pattern = re.compile(re.escape(prefix) + r"capsules\.(\d+)\.weight")
+    row = {int(found[1]): name for name in weights if (found := pattern.fullmatch(name))}
+    last = len(row) - 1
+    if last < 3:  # now the row holds the first and the last layer alone
+        return
+    moved = {number: weights.pop(row[number]) for number in range(1, last + 1)}
+    weights[f"{prefix}capsules.2.weight"] = moved.pop(last)
+    weights.update({f"{prefix}capsules.1.{number - 1}.weight": weight for number, weight in moved.items()})
+
+
+class ResCapsNet(CapsNet):
+    r"""A deep CapsNet whose hidden capsule layers have shortcuts, :math:`x_{n+1} = x_n + f(x_n, \theta_n)`.
+
+    The residual capsule network of Gugglberger et al. (2022, figure 2a and eq. 2): shortcuts *between capsule layers*.
+    What others call ResCapsNet, a residual convolutional network before capsules, is another network.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        classes: J of the last layer.
+        blocks: n; there are 2n hidden capsule layers.
+        sizes: every other argument of `CapsNet`.
+
+    Raises:
+        ValueError: as `CapsNet`.
+
+    >>> model = ResCapsNet(channels=8, capsule_types=2)
+    >>> model.load_state_dict(CapsNet(blocks=1, channels=8, capsule_types=2).state_dict())
+    <All keys matched successfully>
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        blocks: int = 1,
+        **sizes: Any,
+    ) -> None:
+        super().__init__(image_shape, classes, blocks, **sizes)
+        if blocks:
+            self.capsules[1] = ResidualCapsules(self.capsules[1].children())
+
+
+class MoCapsNet(CapsNet):
+    r"""A deep CapsNet whose hidden capsule layers push one velocity and are computed backwards instead of remembered.
+
+    .. math:: v_{n+1} = \gamma v_n + (1 - \gamma) f(x_n, \theta_n), \qquad x_{n+1} = x_n + v_{n+1}
+       \qquad \text{(Gugglberger et al. 2022, eqs. 3 and 4)}
+
+    One velocity runs through all 2n hidden layers, as in the paper's algorithm 1; see `MomentumCapsules`. The memory of
+    training does not grow with depth, but for the weights. A trained `ResCapsNet` of the same sizes becomes a
+    MoCapsNet, and back, by `load_state_dict`; it is another function of the images, so it wants some more training.
+    The paper's initial weights are `weight_std=0.01`.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        classes: J of the last layer.
+        blocks: n; there are 2n hidden capsule layers.
+        gamma: share of the velocity that a layer leaves, in (0, 1].
+        sizes: every other argument of `CapsNet`.
+
+    Raises:
+        ValueError: as `CapsNet`; gamma outside its range, or too small to undo 2n layers.
+
+    >>> model = MoCapsNet(blocks=8, channels=8, capsule_types=2)
+    >>> model.load_state_dict(ResCapsNet(blocks=8, channels=8, capsule_types=2).state_dict())
+    <All keys matched successfully>
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        blocks: int = 1,
+        *,
+        gamma: float = 0.9,
+        **sizes: Any,
+    ) -> None:
+        super().__init__(image_shape, classes, blocks, **sizes)
+        stack = MomentumCapsules(
+            self.capsules[1].children() if blocks else (), gamma
+        )  # gamma is always checked
+        if blocks:
+            self.capsules[1] = stack
 
 
 @dataclass(frozen=True)

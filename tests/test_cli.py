@@ -40,6 +40,31 @@ def test_train_hands_on_how_to_compute(monkeypatch, capsys, tmp_path):
     assert saved["model"]["recompute"] is True and saved["config"]["compile"] is True
 
 
+def test_the_network_is_chosen_written_down_and_built_again(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--model", "mocapsnet", "--gamma", 0.8)
+    saved = json.loads((tmp_path / "run.json").read_text())
+    assert code == 0 and out.startswith("MoCapsNet")
+    assert (saved["network"], saved["model"]["blocks"], saved["model"]["gamma"]) == ("mocapsnet", 1, 0.8)
+    first = (tmp_path / "evaluation.json").read_text()
+    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(first)
+    for other, was in (
+        (("rescapsnet",), "network was 'mocapsnet' and is now 'rescapsnet'"),
+        (("mocapsnet", "--gamma", 0.9), "gamma was 0.8 and is now 0.9"),
+    ):
+        code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--model", *other)
+        assert code == 2 and was in err
+        assert json.loads((tmp_path / "run.json").read_text()) == saved
+
+
+def test_a_run_that_does_not_say_its_network_is_a_capsnet(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, capsys, "train", tmp_path, *TINY)[0] == 0
+    saved = json.loads((tmp_path / "run.json").read_text())
+    assert saved.pop("network") == "capsnet" and saved["model"]["blocks"] == 0
+    (tmp_path / "run.json").write_text(json.dumps(saved))
+    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+
+
 def test_data_says_what_is_in_it(monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "data", "mnist5k")
     assert code == 0 and "4,000 images" in out and "1,000 images" in out
@@ -87,6 +112,12 @@ def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
         (("data", "mnist", "--root", "nowhere"), "nowhere"),
         (("train", "run", "--epochs", 0), "epochs must be 1 or more"),
         (("train", "run", "--schedule", "cosin"), "unknown schedule 'cosin'"),
+        (
+            ("train", "run", "--model", "mocapsent"),
+            "unknown model 'mocapsent'; choose one of capsnet, rescapsnet",
+        ),
+        (("train", "run", "--model", "mocapsnet", "--gamma", 0), "gamma must be in (0, 1], got 0"),
+        (("train", "run", "--gamma", 0.5), "gamma belongs to mocapsnet"),
         (("evaluate", "nowhere"), "run.json does not exist"),
         (("bench", "routing", "--only", "egaer"), "unknown competitor 'egaer'"),
         (("bench", "step", "--case", "layer 1"), "unknown case 'layer 1'; choose from: MNIST; CIFAR-10"),

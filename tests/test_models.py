@@ -5,10 +5,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from capsnb import CapsNet, RoutingCapsules, capsule_loss, summary
+from capsnb import (
+    CapsNet,
+    MoCapsNet,
+    MomentumCapsules,
+    ResCapsNet,
+    ResidualCapsules,
+    RoutingCapsules,
+    capsule_loss,
+    summary,
+)
 from capsnb.models import Decoder
 
 TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
+STACKS = {CapsNet: nn.Sequential, ResCapsNet: ResidualCapsules, MoCapsNet: MomentumCapsules}
+every_network = pytest.mark.parametrize("network", STACKS)
 
 
 def test_the_published_sizes():
@@ -35,19 +46,26 @@ def test_summary_leaves_the_model_as_it_was():
 
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32), (1, 17, 21)])
 @pytest.mark.parametrize("blocks", [0, 2])
-def test_any_image_and_depth(image_shape, blocks):
-    model = CapsNet(image_shape, classes=4, blocks=blocks, hidden_capsules=5, class_dim=6, **TINY)
+@every_network
+def test_any_image_and_depth(network, image_shape, blocks):
+    model = network(image_shape, classes=4, blocks=blocks, hidden_capsules=5, class_dim=6, **TINY)
     output = model(torch.randn(2, *image_shape), torch.tensor([1, 3]))
     assert output.capsules.shape == (2, 4, 6) and output.lengths.shape == (2, 4)
     assert output.reconstruction.shape == (2, *image_shape)
     assert output.reconstruction.min() >= 0 and output.reconstruction.max() <= 1
-    assert len(model.capsules) == (1 if blocks == 0 else 2 + 2 * blocks)
+    if blocks:
+        _, hidden, last = model.capsules
+        assert type(hidden) is STACKS[network] and len(hidden) == 2 * blocks
+    else:
+        (last,) = model.capsules
+    assert last.weight.shape[1:3] == (4, 6)
     torch.testing.assert_close(output.lengths, output.capsules.norm(dim=-1))
 
 
-def test_every_parameter_gets_a_gradient():
+@every_network
+def test_every_parameter_gets_a_gradient(network):
     torch.manual_seed(0)
-    model = CapsNet(blocks=1, hidden_capsules=6, **TINY)
+    model = network(blocks=1, hidden_capsules=6, **TINY)
     images, labels = torch.randn(4, 1, 28, 28), torch.tensor([0, 1, 2, 3])
     capsule_loss(model(images, labels), torch.rand(4, 1, 28, 28), labels).total.backward()
     for name, parameter in model.named_parameters():
@@ -76,8 +94,9 @@ def test_without_labels_the_longest_capsule_is_drawn():
 
 def test_weight_std_reaches_every_capsule_layer():
     model = CapsNet(blocks=1, weight_std=0.01, **TINY)
-    for layer in model.capsules:
-        assert isinstance(layer, RoutingCapsules)
+    layers = [module for module in model.modules() if isinstance(module, RoutingCapsules)]
+    assert len(layers) == 4
+    for layer in layers:
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
@@ -111,3 +130,81 @@ def test_recomputing_the_first_convolution_saves_its_output_and_changes_nothing(
     assert arithmetic[1] - arithmetic[0] == first, "the primary convolution is not computed again"
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+def made(network, **sizes):
+    torch.manual_seed(0)
+    return network(**{"blocks": 1, "hidden_capsules": 6, **TINY, **sizes})
+
+
+def test_the_three_networks_differ_in_one_thing():
+    plain, residual, momentum = (made(network).eval() for network in STACKS)
+    images = torch.randn(2, 1, 28, 28)
+    for model in (residual, momentum):
+        weights = model.state_dict()
+        assert list(weights) == list(plain.state_dict())
+        assert all(torch.equal(weights[name], value) for name, value in plain.state_dict().items())
+    first, hidden, last = plain.capsules
+    x = first(plain.primary(torch.relu(plain.conv(images))))
+    y = x + hidden[0](x)
+    torch.testing.assert_close(residual(images).capsules, last(y + hidden[1](y)))
+    velocity = 0.1 * hidden[0](x)
+    y = x + velocity
+    torch.testing.assert_close(
+        momentum(images).capsules, last(y + 0.9 * velocity + 0.1 * hidden[1](y)), rtol=1e-4, atol=1e-5
+    )
+    assert momentum.capsules[1].gamma == 0.9 and made(MoCapsNet, gamma=0.5).capsules[1].gamma == 0.5
+
+
+@pytest.mark.parametrize(("source", "target"), [(ResCapsNet, MoCapsNet), (MoCapsNet, ResCapsNet)])
+def test_weights_of_one_network_are_weights_of_the_other(source, target):
+    trained, images = made(source).eval(), torch.randn(2, 1, 28, 28)
+    torch.manual_seed(1)
+    other = target(blocks=1, hidden_capsules=6, **TINY).eval()
+    other.load_state_dict(trained.state_dict())
+    back = made(source).eval()
+    with torch.no_grad():
+        back.capsules[1][0].weight.zero_()
+    back.load_state_dict(other.state_dict())
+    assert torch.equal(back(images).capsules, trained(images).capsules)
+    assert not torch.allclose(other(images).capsules, trained(images).capsules)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_checkpoints_with_all_layers_in_one_row_still_load(blocks):
+    model = made(CapsNet, blocks=blocks)
+    layers = [module for module in model.modules() if isinstance(module, RoutingCapsules)]
+    row = {name: value for name, value in model.state_dict().items() if "capsules" not in name}
+    row |= {f"capsules.{number}.weight": layer.weight.detach() for number, layer in enumerate(layers)}
+    torch.manual_seed(1)
+    fresh = CapsNet(blocks=blocks, hidden_capsules=6, **TINY)
+    fresh.load_state_dict(row)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in fresh.state_dict().items())
+    holder = nn.ModuleDict({"inner": CapsNet(blocks=blocks, hidden_capsules=6, **TINY)})
+    holder.load_state_dict({f"inner.{name}": value for name, value in row.items()})
+
+
+def test_saved_bytes_of_mocapsnet_do_not_grow_with_depth():
+    from capsnb.profiling import saved_bytes
+
+    def kept(network, blocks):
+        model = made(network, blocks=blocks)
+        return saved_bytes(lambda: model(torch.zeros(2, 1, 28, 28)), ignore=model.parameters())
+
+    assert kept(MoCapsNet, 1) == kept(MoCapsNet, 4)
+    assert kept(ResCapsNet, 1) < kept(ResCapsNet, 4)
+
+
+def test_summary_shows_the_stack():
+    parts = [line[0].strip() for line in summary(made(MoCapsNet)).layers]
+    assert parts[0] == "MoCapsNet"
+    assert summary(made(MoCapsNet)).total_params == summary(made(CapsNet)).total_params
+    assert summary(made(MoCapsNet)).total_mult_adds == summary(made(ResCapsNet)).total_mult_adds
+
+
+def test_gamma_is_checked_at_any_depth():
+    for blocks in (0, 1):
+        with pytest.raises(ValueError, match=r"gamma must be in \(0, 1\], got 0"):
+            made(MoCapsNet, blocks=blocks, gamma=0)
+    with pytest.raises(ValueError, match="at most 6 layers"):
+        made(MoCapsNet, blocks=4, gamma=0.1)

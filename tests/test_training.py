@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from capsnb import CapsNet, History, ImageData, TrainConfig, capsule_loss, fit, load_data
+from capsnb import CapsNet, History, ImageData, ResCapsNet, TrainConfig, capsule_loss, fit, load_data
 from capsnb.training import CHECKPOINT, SCHEDULES, load_weights
 
+SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=3e-3, seed=5)
 
 
@@ -27,7 +28,7 @@ def data() -> ImageData:
 
 def tiny() -> CapsNet:
     torch.manual_seed(1)
-    return CapsNet(channels=8, capsule_types=2, decoder=(16,))
+    return CapsNet(**SMALL)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -165,6 +166,13 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(data, tmp_path):
         fit(tiny(), other, dataclasses.replace(CONFIG, epochs=1), run_dir=tmp_path, progress=False)
     with pytest.raises(ValueError, match="belongs to another model"):
         load_weights(CapsNet(channels=9, capsule_types=2, decoder=(16,)), tmp_path / CHECKPOINT)
+
+
+def test_a_run_of_another_network_whose_weights_would_fit_is_refused(data, tmp_path):
+    once = dataclasses.replace(CONFIG, epochs=1)
+    fit(ResCapsNet(**SMALL, blocks=0), data, once, run_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="the model was a ResCapsNet and is now a CapsNet"):
+        fit(tiny(), data, once, run_dir=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 100])

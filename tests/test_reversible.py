@@ -1,0 +1,380 @@
+"""Stacks with shortcuts: momentum is undone exactly, and what is computed again is what was computed."""
+
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from capsnb import MomentumCapsules, ResidualCapsules, RoutingCapsules
+from capsnb.profiling import saved_bytes
+
+SIZES = [(6, 4), (1, 3), (5, 1)]  # J, E
+
+
+def layers(depth, J=6, E=4, backend="eager"):
+    return [RoutingCapsules(J, E, J, E, backend=backend) for _ in range(depth)]
+
+
+def problem(depth=4, gamma=0.9, J=6, E=4, B=3, dtype=torch.float64, seed=0, backend="eager"):
+    """A stack, capsules, and a gradient of what comes out."""
+    torch.manual_seed(seed)
+    stack = MomentumCapsules(layers(depth, J, E, backend), gamma).to(dtype)
+    x, g = torch.randn(B, J, E, dtype=dtype).requires_grad_(), torch.randn(B, J, E, dtype=dtype)
+    return stack, x, g
+
+
+def results(function, stack, x, g):
+    """Output and all gradients; None where there is none."""
+    wanted = [t for t in (x, *stack.parameters()) if t.requires_grad]
+    output = function(x)
+    return output.detach(), *torch.autograd.grad(output, wanted, g.to(output.dtype), allow_unused=True)
+
+
+def assert_equal(found, expected, tolerance):
+    assert len(found) == len(expected)
+    for number, (a, b) in enumerate(zip(found, expected, strict=True)):
+        if b is None:
+            assert a is None
+            continue
+        assert a.dtype == b.dtype and a.shape == b.shape
+        error = (a - b).norm() / b.norm().clamp(min=1e-30)
+        assert error <= tolerance, f"result {number}: relative error {error:.1e}"
+
+
+def assert_as_plain(stack, x, g, tolerance=1e-9):
+    expected = results(stack.forward_plain, stack, x, g)
+    found = results(stack, stack, x, g)
+    assert torch.equal(found[0], expected[0])
+    assert_equal(found, expected, tolerance)
+
+
+@settings(max_examples=30)
+@given(
+    depth=st.integers(0, 9),
+    gamma=st.sampled_from([0.3, 0.5, 0.9, 0.99, 1.0]),
+    size=st.sampled_from(SIZES),
+    B=st.sampled_from([0, 1, 2, 5]),
+    seed=st.integers(0, 99),
+)
+def test_all_gradients_equal_autograd_s_over_the_plain_recurrence(depth, gamma, size, B, seed):
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        assert_as_plain(*problem(depth, gamma, *size, B, dtype, seed), tolerance)
+
+
+@pytest.mark.parametrize(("depth", "gamma"), [(16, 0.9), (40, 0.9), (131, 0.9), (19, 0.5), (6, 0.1)])
+def test_deep_stacks_in_float32_come_back_to_the_last_bit(depth, gamma):
+    """As deep as is allowed: in float32 x and velocity would have lost everything."""
+    stack, x, g = problem(depth, gamma, dtype=torch.float32)
+    seen: list[Tensor] = []
+    for layer in stack:
+        layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
+    found = results(stack, stack, x, g)
+    there, back = seen[:depth], seen[depth:]
+    assert len(back) == depth
+    lost = sum(int((a != b).sum()) for a, b in zip(there, reversed(back), strict=True))
+    assert lost <= 1e-3 * depth * x.numel()
+    if lost == 0:
+        assert_equal(found, results(stack.forward_plain, stack, x, g), 1e-5)
+
+
+def test_the_recurrence_is_the_paper_s():
+    """Algorithm 1, word by word, with a layer that can be followed by hand: f(x) = 2x."""
+
+    class Double(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    x, v, gamma = torch.ones(1, 2, 3, dtype=torch.float64), 0.0, 0.5
+    stack = MomentumCapsules([Double() for _ in range(3)], gamma)
+    expected = x
+    for _ in range(3):
+        v = gamma * v + (1 - gamma) * 2 * expected
+        expected = expected + v
+    assert torch.equal(stack(x), expected)
+    assert torch.equal(stack(x.clone().requires_grad_()), expected)
+    assert torch.equal(ResidualCapsules([Double(), Double()])(x), 9 * x)
+
+
+def test_residual_capsules_add_what_each_layer_says():
+    stack, x, _ = problem(3)
+    expected = x
+    for layer in stack:
+        expected = expected + layer(expected)
+    torch.testing.assert_close(ResidualCapsules(stack)(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saved_bytes_do_not_grow_with_depth(dtype):
+    def kept(depth, plain=False):
+        stack, x, _ = problem(depth, dtype=dtype)
+        run = stack.forward_plain if plain else stack
+        return saved_bytes(lambda: run(x), ignore=(x, *stack.parameters()))
+
+    assert kept(2) == kept(8) == kept(32) == 2 * 3 * 6 * 4 * 8  # the last x and the last velocity
+    assert kept(8, plain=True) > 2 * kept(2, plain=True)
+
+
+def test_gradients_are_returned_and_grad_is_left_alone():
+    stack, x, g = problem()
+    results(stack, stack, x, g)
+    assert x.grad is None and all(p.grad is None for p in stack.parameters())
+
+
+def test_gradients_accumulate_and_hooks_of_parameters_run_once():
+    stack, x, g = problem()
+    calls = []
+    stack[0].weight.register_hook(lambda gradient: calls.append(1) or 2 * gradient)
+    expected = results(stack.forward_plain, stack, x, g)[2]
+    calls.clear()
+    for rows in (slice(0, 1), slice(1, 3)):
+        stack(x[rows]).backward(g[rows])
+    assert len(calls) == 2
+    torch.testing.assert_close(stack[0].weight.grad, expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "fused"])
+def test_under_autocast_nothing_is_lost_between_layers(backend):
+    stack, x, g = problem(8, dtype=torch.float32, backend=backend)
+    exact = stack.forward_plain(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = stack.forward_plain(x)
+        output = stack(x)
+        assert torch.is_autocast_enabled("cpu")
+        assert stack(x.bfloat16()).dtype == torch.float32
+    assert output.dtype == torch.float32 and torch.equal(output, plain)
+    assert torch.equal(output, exact) == (backend == "fused")  # the definition does compute in bfloat16
+    wanted = [x, *stack.parameters()]
+    found, expected = (torch.autograd.grad(y, wanted, g) for y in (output, plain))  # outside of autocast
+    assert_equal(found, expected, 1e-5)
+
+
+def test_autocast_s_copies_of_weights_are_not_left_behind():
+    """A copy made where nothing is recorded would hide the weight from others who use it."""
+    linear = nn.Linear(4, 4)
+    stack, x = MomentumCapsules([linear]), torch.randn(2, 3, 4, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        stack(x)
+        outside = linear(x)
+    assert torch.autograd.grad(outside.float().sum(), linear.weight)[0].any()
+
+
+def test_half_precision_without_autocast():
+    stack, x, g = problem(dtype=torch.bfloat16)
+    assert stack(x).dtype == torch.bfloat16
+    assert_as_plain(stack, x, g, 2e-2)
+
+
+def test_what_dropout_drew_is_drawn_again():
+    torch.manual_seed(0)
+    stack = MomentumCapsules(nn.Sequential(layer, nn.Dropout(0.5)) for layer in layers(5)).double()
+    _, x, g = problem()
+    torch.manual_seed(1)
+    expected = results(stack.forward_plain, stack, x, g)
+    torch.manual_seed(1)
+    output = stack(x)
+    elsewhere = torch.rand(3)  # what others draw in between must not matter
+    state = torch.get_rng_state()
+    found = torch.autograd.grad(output, [x, *stack.parameters()], g)
+    assert torch.equal(torch.get_rng_state(), state), "the generator was moved"
+    assert_equal((output.detach(), *found), expected, 1e-9)
+    assert elsewhere.numel() == 3
+
+
+def test_layers_that_change_their_buffers_are_refused_by_name():
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x)
+
+    stack = MomentumCapsules([*layers(1), Normalised()])
+    x, g = torch.randn(3, 6, 4, requires_grad=True), torch.randn(3, 6, 4)
+    with pytest.raises(ValueError, match=r"layer 1: BatchNorm1d changes its buffer 'norm\..*Call \.eval\(\)"):
+        stack(x)
+    assert_as_plain(stack.eval(), x, g, 1e-5)  # then it changes nothing
+
+
+def test_frozen_layers_and_an_input_without_gradient():
+    stack, x, g = problem()
+    stack[1].requires_grad_(False)
+    assert_as_plain(stack, x, g)
+    assert_as_plain(stack, x.detach(), g)
+    stack.requires_grad_(False)
+    assert_as_plain(stack, x, g)
+    assert not stack(x.detach()).requires_grad
+
+
+def test_a_layer_twice_shares_its_weights():
+    stack, x, g = problem()
+    twice = MomentumCapsules([stack[0], stack[1], stack[0]])
+    assert len(list(twice.parameters())) == 2
+    assert_as_plain(twice, x, g)
+
+
+def test_a_parameter_that_nobody_uses_has_no_gradient():
+    stack, x, g = problem()
+    stack[1].unused = nn.Parameter(torch.ones(2))
+    assert_as_plain(stack, x, g)
+
+
+def test_without_gradients_the_plain_loop_runs(monkeypatch):
+    stack, x, _ = problem()
+    expected = stack(x)
+    monkeypatch.setattr(MomentumCapsules, "_forward", lambda *_: pytest.fail("prepared to go back"))
+    with torch.no_grad():
+        assert torch.equal(stack(x), expected)
+    with torch.inference_mode():
+        assert torch.equal(stack(x.detach()), expected)
+
+
+def test_copies_pickles_slices_and_state_dicts():
+    stack, x, _ = problem(gamma=0.7)
+    for other in (copy.deepcopy(stack), pickle.loads(pickle.dumps(stack)), stack[:]):
+        assert other.gamma == 0.7 and torch.equal(other(x), stack(x))
+    assert len(stack[1:3]) == 2 and stack[1:3].gamma == 0.7 and stack[-1] is list(stack)[-1]
+    file = io.BytesIO()
+    torch.save(stack.state_dict(), file)
+    file.seek(0)
+    weights = torch.load(file)
+    residual, again = ResidualCapsules(layers(4)).double(), MomentumCapsules(layers(4), 0.7).double()
+    residual.load_state_dict(weights)
+    again.load_state_dict(residual.state_dict())
+    assert torch.equal(again(x), stack(x))
+    assert torch.equal(residual(x), ResidualCapsules(stack)(x))
+    assert "gamma=0.7" in repr(stack)
+
+
+def test_a_weight_changed_before_the_way_back_is_noticed():
+    stack, x, g = problem()
+    output = stack(x)
+    with torch.no_grad():
+        stack[0].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.backward(g)
+
+
+def test_weights_lent_by_functional_call_are_those_of_the_way_back():
+    stack, x, g = problem()
+    lent = {name: (2 * p).detach().requires_grad_() for name, p in stack.named_parameters()}
+    output = torch.func.functional_call(stack, lent, (x,))
+    found = torch.autograd.grad(output, list(lent.values()), g)
+    other = copy.deepcopy(stack)
+    other.load_state_dict(lent)
+    expected = torch.autograd.grad(other.forward_plain(x), list(other.parameters()), g)
+    assert_equal(found, expected, 1e-9)
+
+
+def test_a_second_derivative_is_refused_and_forward_plain_has_one():
+    stack, x, g = problem()
+    (dx,) = torch.autograd.grad(stack(x), x, g, create_graph=True)
+    assert torch.equal(dx, torch.autograd.grad(stack(x), x, g)[0])
+    with pytest.raises(RuntimeError, match=r"no second derivative.*forward_plain"):
+        dx.sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(dx.sum(), x)
+    (dx,) = torch.autograd.grad(stack.forward_plain(x), x, g, create_graph=True)
+    assert torch.autograd.grad(dx.sum(), x)[0].any()
+
+
+def test_compiled_equals_eager_and_can_be_exported():
+    stack, x, g = problem()
+    compiled = torch.compile(nn.Sequential(stack, nn.Tanh()), backend="aot_eager")
+    expected = results(lambda x: stack(x).tanh(), stack, x, g)
+    assert_equal(results(compiled, stack, x, g), expected, 1e-9)
+    for strict in (False, True):
+        exported = torch.export.export(stack, (x.detach(),), strict=strict)
+        torch.testing.assert_close(exported.module()(x.detach()), stack(x))
+
+
+def test_the_compiler_leaves_the_stack_alone():
+    stack, x, _ = problem()
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph.code)
+        return graph.forward
+
+    torch.compile(lambda x: stack(x.sin()).tanh(), backend=backend)(x)
+    assert "sin" in graphs[0] and "tanh" in graphs[-1] and not any("einsum" in graph for graph in graphs)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """DistributedDataParallel over gloo: the average of the gradients of two halves is the gradient of the batch."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import torch, torch.distributed as dist\n"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "from capsnb import MomentumCapsules, RoutingCapsules\n"
+        "dist.init_process_group('gloo')\n"
+        "torch.manual_seed(0)\n"
+        "stack = MomentumCapsules(RoutingCapsules(6, 4, 6, 4, backend='eager') for _ in range(4)).double()\n"
+        "x = torch.randn(8, 6, 4, dtype=torch.float64)\n"
+        "half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)\n"
+        "parallel = DistributedDataParallel(stack)\n"
+        "parallel(x[half]).square().sum(dim=(1, 2)).mean().backward()\n"
+        "found = [p.grad for p in stack.parameters()]\n"
+        "loss = stack.forward_plain(x).square().sum(dim=(1, 2)).mean()\n"
+        "torch.testing.assert_close(found, list(torch.autograd.grad(loss, list(stack.parameters()))))\n"
+    )
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *command, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MomentumCapsules(layers(1), 0), r"gamma must be in \(0, 1\], got 0: .*Use ResidualCapsules"),
+        (lambda: MomentumCapsules(layers(1), 1.1), r"in \(0, 1\], got 1.1; the paper's is 0.9"),
+        (lambda: MomentumCapsules(layers(1), -0.5), "got -0.5"),
+        (lambda: MomentumCapsules(layers(1), float("nan")), "got nan"),
+        (
+            lambda: MomentumCapsules(layers(20), 0.5),
+            r"20 layers with gamma=0.5 costs 6.0 of the 16 digits .* gamma=0.502 or more, or at most 19 layers",
+        ),
+        (
+            lambda: ResidualCapsules([RoutingCapsules(6, 4, 5, 4)]),
+            "layer 0 maps 6 capsules of 4 numbers to 5 of 4",
+        ),
+        (
+            lambda: MomentumCapsules([*layers(2), *layers(1, 5, 4)]),
+            "layer 2 maps 5 capsules of 4 numbers to 5 of 4, after layers of 6 capsules of 4",
+        ),
+        (
+            lambda: ResidualCapsules([nn.Linear(4, 1)])(torch.ones(2, 3, 4)),
+            r"layer 0 \(Linear\) makes \[2, 3, 1\] of \[2, 3, 4\]",
+        ),
+        (
+            lambda: MomentumCapsules([nn.Linear(4, 1)])(torch.ones(2, 3, 4)),
+            r"layer 0 \(Linear\) makes \[2, 3, 1\]",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_advice_of_the_digits_can_be_followed():
+    MomentumCapsules(layers(20), 0.502)
+    MomentumCapsules(layers(19), 0.5)
+    stack = MomentumCapsules(layers(19), 0.5)
+    stack.append(layers(1)[0])
+    with pytest.raises(ValueError, match="at most 19 layers"):
+        stack(torch.ones(2, 6, 4))
