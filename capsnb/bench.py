@@ -435,9 +435,8 @@ def _network(name: str, image_shape: tuple[int, int, int], seed: int) -> CapsNet
     if name == WITHOUT:
         model.add_module("primary", model.primary.conv)
         model.capsules = nn.Sequential(_FirstNumbers())
-    for layer in model.capsules.modules():
-        if isinstance(layer, RoutingCapsules):
-            layer.backend = cast(Backend, name)
+    for layer in model.capsule_layers:
+        layer.backend = cast(Backend, name)
     return model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -147,7 +146,6 @@ class CapsNet(nn.Module):
         if blocks:
             layers[1:-1] = [nn.Sequential(*layers[1:-1])]
         self.capsules = nn.Sequential(*layers)
-        self.register_load_state_dict_pre_hook(_give_hidden_layers_their_stack)
         self.decoder = Decoder(classes, class_dim, image_shape, decoder) if decoder is not None else None
         # Convolutions over the channels of one location: with channels last they read memory in order (2.7x on a CPU).
         self.to(memory_format=torch.channels_last)
@@ -180,6 +178,11 @@ class CapsNet(nn.Module):
         drawn = lengths.argmax(dim=1) if labels is None else labels
         return CapsuleOutput(capsules, lengths, self.decoder(capsules, drawn))
 
+    @property
+    def capsule_layers(self) -> list[RoutingCapsules]:
+        """The capsule layers, in the order in which capsules pass through them."""
+        return [layer for layer in self.capsules.modules() if isinstance(layer, RoutingCapsules)]
+
     def _primary(self, images: Tensor) -> Tensor:
         """Primary capsules, `[B, I, D]`."""
         return self.primary(torch.relu(self.conv(images)))
@@ -190,20 +193,6 @@ class CapsNet(nn.Module):
         if convolution and args[1].shape == self.primary.conv.weight.shape:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def _give_hidden_layers_their_stack(
-    model: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object
-) -> None:
-    """Load checkpoints from before hidden layers had a stack of their own: all layers were numbered in one row."""
-    pattern = re.compile(re.escape(prefix) + r"capsules\.(\d+)\.weight")
-    row = {int(found[1]): name for name in weights if (found := pattern.fullmatch(name))}
-    last = len(row) - 1
-    if last < 3:  # now the row holds the first and the last layer alone
-        return
-    moved = {number: weights.pop(row[number]) for number in range(1, last + 1)}
-    weights[f"{prefix}capsules.2.weight"] = moved.pop(last)
-    weights.update({f"{prefix}capsules.1.{number - 1}.weight": weight for number, weight in moved.items()})
 
 
 class ResCapsNet(CapsNet):
