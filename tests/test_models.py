@@ -170,20 +170,6 @@ def test_weights_of_one_network_are_weights_of_the_other(source, target):
     assert not torch.allclose(other(images).capsules, trained(images).capsules)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_checkpoints_with_all_layers_in_one_row_still_load(blocks):
-    model = made(CapsNet, blocks=blocks)
-    layers = [module for module in model.modules() if isinstance(module, RoutingCapsules)]
-    row = {name: value for name, value in model.state_dict().items() if "capsules" not in name}
-    row |= {f"capsules.{number}.weight": layer.weight.detach() for number, layer in enumerate(layers)}
-    torch.manual_seed(1)
-    fresh = CapsNet(blocks=blocks, hidden_capsules=6, **TINY)
-    fresh.load_state_dict(row)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in fresh.state_dict().items())
-    holder = nn.ModuleDict({"inner": CapsNet(blocks=blocks, hidden_capsules=6, **TINY)})
-    holder.load_state_dict({f"inner.{name}": value for name, value in row.items()})
-
-
 def test_saved_bytes_of_mocapsnet_do_not_grow_with_depth():
     from capsnb.profiling import saved_bytes
 
