@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from capsnb.files import write_atomically
+from capsnb.files import results, write_atomically
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend
 from capsnb.layers import RoutingCapsules, default_weight_std
@@ -165,14 +165,19 @@ class Bench:
         rows = [["case", "", *heads]]
         for line in self.lines:
             rows.append([line["case"], line["name"], *(shown(line[n], u) for n, u in units.items())])
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        rules = ["-" * w for w in widths[:2]] + ["-" * (w - 1) + ":" for w in widths[2:]]
-        padded = [
-            [c.ljust(w) if k < 2 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-            for row in [rows[0], rules, *rows[1:]]
-        ]
         failed = [f"\n{x['case']}, {x['name']}: {x['failure']}" for x in self.lines if x["failure"]]
-        return "\n".join([*(f"| {' | '.join(row)} |" for row in padded), *failed])
+        return "\n".join([_markdown(rows, left=2), *failed])
+
+    def side_by_side(self, names: Iterable[str], cell: Callable[[dict[str, Any]], str]) -> str:
+        """A Markdown table with a row for each case and a column for each name.
+
+        Args:
+            names: the columns.
+            cell: what to write about a line of the measurement.
+        """
+        names, cases = list(names), dict.fromkeys(line["case"] for line in self.lines)
+        rows = [[case, *(cell(self[case, name]) for name in names)] for case in cases]
+        return _markdown([["", *names], *rows], left=1)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the measurement as JSON, whole or not at all."""
@@ -200,6 +205,12 @@ def read(path: str | os.PathLike[str]) -> Bench:
         raise FileNotFoundError(f"there is no measurement at {path}; make one with `capsnb bench`") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a measurement that capsnb saved ({error}); measure again") from error
+
+
+def published(what: str) -> Bench | None:
+    """Read a measurement of the project's own, "routing", "memory", "step", or with "-cuda"; None: not run yet."""
+    path = results() / f"bench-{what}.json"
+    return read(path) if path.exists() else None
 
 
 def shown(value: float | str | None, unit: str) -> str:
@@ -368,6 +379,17 @@ def step(
                 states = 3 * sum(p.nbytes for p in models[name].parameters())
                 line["peak"] = states + peak_bytes(steps[name], device).peak
     return _bench("step", lines, device, batch=batch, blocks=1, rounds=rounds, seed=seed)
+
+
+def _markdown(rows: list[list[str]], *, left: int) -> str:
+    """A table that is also readable as plain text; the first columns are aligned left, the others right."""
+    widths = [max(3, *map(len, cells)) for cells in zip(*rows, strict=True)]
+    rules = ["-" * w if k < left else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
+    padded = [
+        [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        for row in [rows[0], rules, *rows[1:]]
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 class _Problem:

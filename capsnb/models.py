@@ -143,8 +143,9 @@ class CapsNet(nn.Module):
             )
             for below, above in pairwise(sizes)
         ]
+        hidden = self._stack(layers[1:-1])
         if blocks:
-            layers[1:-1] = [nn.Sequential(*layers[1:-1])]
+            layers[1:-1] = [hidden]
         self.capsules = nn.Sequential(*layers)
         self.decoder = Decoder(classes, class_dim, image_shape, decoder) if decoder is not None else None
         # Convolutions over the channels of one location: with channels last they read memory in order (2.7x on a CPU).
@@ -182,6 +183,10 @@ class CapsNet(nn.Module):
     def capsule_layers(self) -> list[RoutingCapsules]:
         """The capsule layers, in the order in which capsules pass through them."""
         return [layer for layer in self.capsules.modules() if isinstance(layer, RoutingCapsules)]
+
+    def _stack(self, layers: list[nn.Module]) -> nn.Module:
+        """How the hidden layers follow each other: the one thing in which the deep networks differ."""
+        return nn.Sequential(*layers)
 
     def _primary(self, images: Tensor) -> Tensor:
         """Primary capsules, `[B, I, D]`."""
@@ -223,8 +228,9 @@ class ResCapsNet(CapsNet):
         **sizes: Any,
     ) -> None:
         super().__init__(image_shape, classes, blocks, **sizes)
-        if blocks:
-            self.capsules[1] = ResidualCapsules(self.capsules[1].children())
+
+    def _stack(self, layers: list[nn.Module]) -> nn.Module:
+        return ResidualCapsules(layers)
 
 
 class MoCapsNet(CapsNet):
@@ -262,12 +268,11 @@ class MoCapsNet(CapsNet):
         gamma: float = 0.9,
         **sizes: Any,
     ) -> None:
+        self.gamma = gamma  # the stack asks for it while the network is made
         super().__init__(image_shape, classes, blocks, **sizes)
-        stack = MomentumCapsules(
-            self.capsules[1].children() if blocks else (), gamma
-        )  # gamma is always checked
-        if blocks:
-            self.capsules[1] = stack
+
+    def _stack(self, layers: list[nn.Module]) -> nn.Module:
+        return MomentumCapsules(layers, self.gamma)
 
 
 @dataclass(frozen=True)

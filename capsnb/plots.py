@@ -281,6 +281,7 @@ _METRICS: dict[str, tuple[str, str, float]] = {
 def curves(
     histories: History | Mapping[str, History | Sequence[History]],
     metrics: Sequence[str] = ("loss", "test_accuracy"),
+    title: str | None = None,
 ) -> Figure:
     """Draw how training went, one panel per metric, one line per model.
 
@@ -290,6 +291,7 @@ def curves(
     Args:
         histories: name -> one `History`, or several of one model with different seeds; or a lone `History`.
         metrics: columns of a history.
+        title: what to see.
 
     Returns:
         The figure; its text alternative gives first and last values.
@@ -308,7 +310,7 @@ def curves(
     if not (metrics and runs and all(runs.values()) and all(run.records for run in every_run)):
         raise ValueError("curves needs a metric, a history, and a finished epoch in every history")
     columns = min(len(metrics), 2)
-    fig, axes = figure(rows=math.ceil(len(metrics) / columns), columns=columns, squeeze=False)
+    fig, axes = figure(title, rows=math.ceil(len(metrics) / columns), columns=columns, squeeze=False)
     told = []
     for axis, metric in zip(axes.flat, metrics, strict=False):
         label, unit, factor = _METRICS[metric]

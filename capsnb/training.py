@@ -244,7 +244,12 @@ def fit(
         config,
     )
     checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
-    identity = {"data": data.name, "preprocess": asdict(data.preprocess), "config": asdict(config)}
+    identity = {
+        "model": history.model,  # the weights of another network may fit
+        "data": data.name,
+        "preprocess": asdict(data.preprocess),
+        "config": asdict(config),
+    }
     if checkpoint is not None and checkpoint.exists():
         history.records = _resume(checkpoint, identity, bare, optimizer, accelerator)
     steps = math.ceil(len(data.train) / config.batch_size)
@@ -470,11 +475,6 @@ def _resume(
             raise ValueError(
                 f"{path} belongs to another run: {part} was {then!r} and is now {now!r}; choose another run_dir"
             )
-    if metadata["history"].model != type(model).__name__:  # the weights of another network may fit
-        raise ValueError(
-            f"{path} belongs to another run: the model was a {metadata['history'].model} and is now a "
-            f"{type(model).__name__}; choose another run_dir"
-        )
     _put_weights(model, tensors, path)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

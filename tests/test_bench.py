@@ -271,3 +271,20 @@ def test_what_a_device_does_not_have_is_left_out():
     assert bench._chosen(["triton"], known, "competitor", leave=("triton",)) == [
         "triton"
     ]  # asked for by name
+
+
+def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
+    measured = bench.memory(["class layer", "hidden layer"], batch=2, only=["eager", "fused"])
+    table = measured.side_by_side(["fused", "eager"], lambda line: str(line["saved"]))
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert rows[0] == ["", "fused", "eager"]
+    for row, case in zip(rows[2:], ["class layer", "hidden layer"], strict=True):
+        assert row == [case, *(str(measured[case, name]["saved"]) for name in ("fused", "eager"))]
+
+
+def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "results", lambda: tmp_path)
+    assert bench.published("memory") is None
+    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    measured.save(tmp_path / "bench-memory.json")
+    assert bench.published("memory") == measured

@@ -256,7 +256,7 @@ def test_two_processes_train_as_one(tmp_path):
         "from capsnb import RoutingCapsules\n"
         "dist.init_process_group('gloo')\n"
         "torch.manual_seed(0)\n"
-        "layer, u = RoutingCapsules(6, 4, 3, 2).double(), torch.randn(8, 6, 4, dtype=torch.float64)\n"
+        "layer, u = RoutingCapsules(6, 4, 3, 2, backend='fused').double(), torch.randn(8, 6, 4, dtype=torch.float64)\n"
         "half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)\n"
         "parallel = DistributedDataParallel(layer)\n"
         "parallel(u[half]).square().sum(dim=(1, 2)).mean().backward()\n"

@@ -44,13 +44,13 @@ def test_votes_are_one_matrix_for_each_pair(sizes, seed):
 
 
 def test_a_layer_routes_its_votes():
-    layer = RoutingCapsules(6, 4, 3, 5, iterations=2)
+    layer = RoutingCapsules(6, 4, 3, 5, iterations=2, backend="fused")
     u = torch.randn(2, 6, 4)
     torch.testing.assert_close(layer(u), routing_by_agreement(layer.votes(u), 2))
 
 
 def test_gradients_reach_weights_and_inputs():
-    layer = RoutingCapsules(6, 4, 3, 5)
+    layer = RoutingCapsules(6, 4, 3, 5, backend="fused")
     u = torch.randn(2, 6, 4, requires_grad=True)
     layer(u).square().sum().backward()
     for gradient in (u.grad, layer.weight.grad):

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(data, tmp_path):
 def test_a_run_of_another_network_whose_weights_would_fit_is_refused(data, tmp_path):
     once = dataclasses.replace(CONFIG, epochs=1)
     fit(ResCapsNet(**SMALL, blocks=0), data, once, run_dir=tmp_path, progress=False)
-    with pytest.raises(ValueError, match="the model was a ResCapsNet and is now a CapsNet"):
+    with pytest.raises(ValueError, match="model was 'ResCapsNet' and is now 'CapsNet'"):
         fit(tiny(), data, once, run_dir=tmp_path, progress=False)
 
 

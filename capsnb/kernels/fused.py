@@ -46,9 +46,8 @@ class Fused(Passes):
         V, ds = (x.permute(1, 2, 0).contiguous() for x in (V, ds))
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
         for tile, votes, c in self._tiles(V):
-            g = torch.mul(c[:, :, None], ds, out=votes).flatten(
-                1, 2
-            )  # [T, J*E, B], in the place of the votes
+            # [T, J*E, B], in the place of the votes
+            g = torch.mul(c[:, :, None], ds, out=votes).flatten(1, 2)
             du[tile] = torch.bmm(self.weight[tile].transpose(1, 2), g)
             dW[tile] = torch.bmm(g, self.u[tile].transpose(1, 2))
         return du.permute(2, 0, 1).contiguous(), dW.unflatten(1, (self.J, self.E))

@@ -114,19 +114,10 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     real = {torch.float32: "float", torch.float64: "double"}[dtype]
     defines = {"J": J, "E": E, "D": D, "REAL": real, "LANES": lanes(dtype), "EPSILON": EPSILON}
+    flags = "-std=c++17 -O3 -fno-math-errno -ffp-contract=fast -fPIC -shared -w"
     # No default libraries: OpenMP is then the one that PyTorch has loaded. A second one would fight it for the cores.
-    command = [
-        compiler,
-        "-std=c++17",
-        "-O3",
-        "-fno-math-errno",
-        "-ffp-contract=fast",
-        "-fopenmp",
-        "-fPIC",
-        "-shared",
-        "-w",
-    ]
-    command += ["-nodefaultlibs", *vector()[1], *(f"-D{name}={value}" for name, value in defines.items())]
+    command = [compiler, *flags.split(), "-fopenmp", "-nodefaultlibs", *vector()[1]]
+    command += [f"-D{name}={value}" for name, value in defines.items()]
     key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
     folder = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")
     path = Path(folder).expanduser() / f"routing-{J}x{E}x{D}-{real}-{key}.so"

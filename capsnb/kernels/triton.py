@@ -35,24 +35,21 @@ class Triton(Passes):
                 f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
             )
         self.u, self.weight = u, weight.contiguous()
-        self.I, self.J, self.E, self.D = weight.shape
-        self.B = len(u)
+        self.sizes = self.B, self.I, self.J, self.E, self.D = len(u), *weight.shape
         self.padded = padding(self.J, self.E, self.D, self.B)
-        self.block = self.padded["BLOCK"]
 
     def weighted_sum(self, V: Tensor) -> Tensor:
         """See `Passes.weighted_sum`."""
         tiles = triton.cdiv(self.I, TILE)
         partial = V.new_empty(tiles, self.B, self.J, self.E)
-        sizes = self.B, self.I, self.J, self.E, self.D
-        grid = (tiles, triton.cdiv(self.B, self.block))
+        grid = (tiles, triton.cdiv(self.B, self.padded["BLOCK"]))
         _weighted_sum[grid](
             self.u,
             self.weight,
             V.contiguous(),
             partial,
             *self.u.stride(),
-            *sizes,
+            *self.sizes,
             **self.padded,
             TILE=TILE,
             num_warps=WARPS,
@@ -63,10 +60,9 @@ class Triton(Passes):
         """See `Passes.gradients`."""
         du = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         dW = torch.empty_like(self.weight)
-        sizes = self.B, self.I, self.J, self.E, self.D
         _gradients[(self.I,)](
             *(self.u, self.weight, V.contiguous(), ds.contiguous(), du, dW),
-            *(*self.u.stride(), *sizes),
+            *(*self.u.stride(), *self.sizes),
             **self.padded,
             num_warps=WARPS,
         )
