@@ -449,3 +449,11 @@ def test_style_needs_no_notebook() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plots.use_style()
+
+
+def test_a_title_of_curves_does_not_lie_on_the_legend():
+    fig = plots.curves({"one": history(0), "two": history(1)}, title="Two runs")
+    fig.canvas.draw()
+    (legend,) = fig.legends
+    assert fig.get_suptitle() == "Two runs"
+    assert not legend.get_window_extent().overlaps(fig._suptitle.get_window_extent())
