@@ -12,7 +12,7 @@ import typer
 
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
-from capsnb.training import CHECKPOINT, TrainConfig
+from capsnb.training import CHECKPOINT, OPTIMIZERS, TrainConfig
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -45,6 +45,7 @@ def train(
     epochs: int = DEFAULT.epochs,
     batch_size: int = DEFAULT.batch_size,
     learning_rate: float = DEFAULT.learning_rate,
+    optimizer: Annotated[str, typer.Option(help=", ".join(OPTIMIZERS))] = DEFAULT.optimizer,
     schedule: str = DEFAULT.schedule,
     decay: float = DEFAULT.decay,
     precision: str = DEFAULT.precision,
@@ -76,6 +77,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         schedule=schedule,  # type: ignore[arg-type]  # TrainConfig checks the name and says which there are
         decay=decay,
         precision=precision,  # type: ignore[arg-type]
@@ -276,7 +278,7 @@ def main() -> NoReturn:
     """Run a command; what is wrong with the input is one line, not a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         typer.secho(f"capsnb: {error}", fg="red", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
