@@ -1,4 +1,4 @@
-"""The command line: `python -m capsnb train | evaluate | data | bench`."""
+"""The command line: `python -m capsnb train | evaluate | data | bench | reproduce`."""
 
 from __future__ import annotations
 
@@ -234,6 +234,36 @@ def _measure(
     suffix = "" if device == "cpu" else "-cuda"
     path = result.save(out or Path("results") / f"bench-{what}{suffix}.json")
     typer.echo(f"\nwritten to {path}")
+
+
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="a study (a wrong name lists them)")],
+    out: Annotated[Path | None, typer.Option(help="folder of the results; default results")] = None,
+    root: Root = None,
+    seeds: Annotated[int | None, typer.Option(help="this many seeds of each run; all by default")] = None,
+    budget: Annotated[float | None, typer.Option(help="minutes after which no further run is begun")] = None,
+    workers: Annotated[int, typer.Option(help="runs at the same time")] = 1,
+    show: Annotated[bool, typer.Option("--list", help="show what is there, and run nothing")] = False,
+) -> None:
+    """Train the runs of a study that have no result yet; show the table."""
+    import math
+
+    from capsnb import experiments
+
+    folder = out or Path("results")
+    if not show:
+        left = experiments.reproduce(
+            study,
+            folder,
+            root=None if root is None else str(root),
+            budget=math.inf if budget is None else 60 * budget,
+            workers=workers,
+            only=lambda run: seeds is None or run.config.seed < seeds,
+        )
+        if left:
+            typer.echo(f"{left} runs are left; the same command goes on")
+    typer.echo(experiments.table(study, folder))
 
 
 def _load(
