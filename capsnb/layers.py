@@ -183,7 +183,7 @@ def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
 
     >>> layer = RoutingCapsules(3, 4, 3, 4, weight_std=0.0)
     >>> add_identity_(layer)
-    >>> layer.weight[1, 1].diagonal()
+    >>> layer.weight[1, 1].diagonal().detach()
     tensor([3., 3., 3., 3.])
     """
     I, J, E, D = layer.weight.shape
