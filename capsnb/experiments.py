@@ -30,8 +30,6 @@ from capsnb.files import results, write_atomically
 from capsnb.profiling import hardware, versions
 from capsnb.training import History, TrainConfig, fit
 
-SEEDS = 3
-
 
 @dataclass(frozen=True)
 class Run:
@@ -101,8 +99,8 @@ TURNED = {"rotate": 10.0}  # degrees, for lack of images
 QUICK = TrainConfig(epochs=8, batch_size=64, learning_rate=4e-3, schedule="one_cycle")
 
 
-def _quick(study: str, label: str, model: str, **sizes: Any) -> Iterator[Run]:
-    for seed in range(SEEDS):
+def _quick(study: str, label: str, model: str, seeds: int = 3, **sizes: Any) -> Iterator[Run]:
+    for seed in range(seeds):
         config = replace(QUICK, seed=seed)
         yield Run(study, label, model, NARROW | sizes, config, preprocess=TURNED)
 
