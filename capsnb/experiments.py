@@ -115,14 +115,14 @@ def depth() -> Iterator[Run]:
     All weights are drawn alike, from N(0, 0.3^2): smaller ones learn faster, and shortcuts need no large ones to live.
     """
     for blocks in range(1, 9):
+        sizes: dict[str, Any] = {"blocks": blocks, "weight_std": 0.3}
         for model in ("ResCapsNet", "MoCapsNet"):
-            yield from _quick("depth", f"{model}, {_blocks(blocks)}", model, blocks=blocks, weight_std=0.3)
-        name = f"CapsNet from the identity, {_blocks(blocks)}"
-        yield from _quick("depth", name, "CapsNet", blocks=blocks, weight_std=0.3, identity=1.0)
+            yield from _quick("depth", f"{model}, {_blocks(blocks)}", model, **sizes)
+        yield from _quick(
+            "depth", f"CapsNet from the identity, {_blocks(blocks)}", "CapsNet", 1, identity=1.0, **sizes
+        )
         if blocks in (1, 2, 4, 8):
-            yield from _quick(
-                "depth", f"CapsNet, {_blocks(blocks)}", "CapsNet", blocks=blocks, weight_std=0.3
-            )
+            yield from _quick("depth", f"CapsNet, {_blocks(blocks)}", "CapsNet", 1, **sizes)
 
 
 def collapse() -> Iterator[Run]:
