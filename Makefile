@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 VENV ?= .venv
 TORCH_INDEX ?=
+STUDIES ?= depth collapse routings
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 # Recipes run in make's own shell with paths relative to the repository: names with spaces above it do no harm.
@@ -15,7 +17,7 @@ READY = $(VENV)/.ready
 CHAPTERS = $(BIN)/python tools/chapters.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab chapter chapters lint format clean distclean
+.PHONY: help setup book test lab chapter chapters measure lint format clean distclean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -53,6 +55,11 @@ chapter: $(READY) ## execute one chapter in place and measure it: make chapter N
 
 chapters: $(READY) ## execute every chapter in place and measure it
 	@$(CHAPTERS) run
+
+measure: $(READY) ## measure what depth costs, and train the studies that have no results yet (hours without a GPU)
+	@$(BIN)/capsnb bench depth
+	@$(BIN)/capsnb bench gradients
+	@for study in $(STUDIES); do $(BIN)/capsnb reproduce $$study --workers $(WORKERS) || exit 1; done
 
 lint: $(READY) ## ruff (with the notebooks) and mypy
 	@$(BIN)/ruff check .
