@@ -214,17 +214,18 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
-        last, velocity, *saved = ctx.saved_tensors
+        saved = list(ctx.saved_tensors)
+        last = saved[0] if torch.is_grad_enabled() else None
+        ctx.maybe_clear_saved_tensors()  # they need not stay beside what they become, unless there is a second way back
         with torch.no_grad():
-            gradients = _Reversible._undo(ctx, dx, last, velocity, saved)
-        if torch.is_grad_enabled():  # create_graph=True: whoever differentiates again must be told
+            gradients = _Reversible._undo(ctx, dx, saved)
+        if last is not None:  # create_graph=True: whoever differentiates again must be told
             gradients = _NoSecondDerivative.apply(last, *gradients)
         return None, None, None, *gradients
 
     @staticmethod
-    def _undo(
-        ctx: Any, dx: Tensor, x: Tensor, velocity: Tensor, saved: list[Tensor]
-    ) -> tuple[Tensor | None, ...]:
+    def _undo(ctx: Any, dx: Tensor, saved: list[Tensor]) -> tuple[Tensor | None, ...]:
+        x, velocity = saved.pop(0), saved.pop(0)
         needs_x, *needs = ctx.needs_input_grad[3:]
         # Copies without a history: hooks of the parameters are called once, by the gradients that are returned.
         tensors = [t.detach().requires_grad_(need) for t, need in zip(saved, needs, strict=False)]

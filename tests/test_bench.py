@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
-from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, _network, _Problem, shown
+from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
+from capsnb.bench.measurement import chosen
+from capsnb.bench.steps import _network, training_step
+from capsnb.bench.ways import _Problem
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
 SMALL = {"cases": ["class layer"], "batch": 2}
@@ -135,7 +138,7 @@ def test_memory_shows_who_keeps_what():
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    monkeypatch.setattr(bench, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
+    monkeypatch.setattr(steps, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -175,7 +178,7 @@ def test_networks_differ_in_their_capsule_layers_alone():
 def test_a_training_step_trains():
     model = _network("auto", (1, 28, 28), 0)
     before = [parameter.clone() for parameter in model.parameters()]
-    bench._training_step(model, batch=2, seed=0)()
+    training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):
         assert new.grad is None and not torch.equal(old, new), name
 
@@ -266,11 +269,9 @@ def test_a_gpu_is_measured_as_well():
 def test_what_a_device_does_not_have_is_left_out():
     known = list(COMPETITORS)
     for device, missing in (("cpu", "triton"), ("cuda", "native")):
-        chosen = bench._chosen((), known, "competitor", leave=(bench.ELSEWHERE[device],))
+        chosen = chosen((), known, "competitor", leave=(bench.ELSEWHERE[device],))
         assert chosen == [name for name in known if name != missing]
-    assert bench._chosen(["triton"], known, "competitor", leave=("triton",)) == [
-        "triton"
-    ]  # asked for by name
+    assert chosen(["triton"], known, "competitor", leave=("triton",)) == ["triton"]  # asked for by name
 
 
 def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
@@ -283,7 +284,7 @@ def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
 
 
 def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(bench, "results", lambda: tmp_path)
+    monkeypatch.setattr(measurement, "results", lambda: tmp_path)
     assert bench.published("memory") is None
     measured = bench.memory(["class layer"], batch=1, only=["eager"])
     measured.save(tmp_path / "bench-memory.json")
