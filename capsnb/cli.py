@@ -171,7 +171,9 @@ def data(
         typer.echo(f"  {part}: {len(split):,} images ({shown})")
 
 
-bench = typer.Typer(help="Measure ways to route, their memory, and training steps.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure ways to route, their memory, training steps, and what depth costs.", no_args_is_help=True
+)
 app.add_typer(bench, name="bench")
 
 
@@ -218,8 +220,43 @@ def step(
     _measure("step", case, only, device, out, batch=batch, rounds=rounds, seed=seed)
 
 
+@bench.command()
+def depth(
+    case: Cases = None,
+    only: Only = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="depths, separated by commas; by default 1 to 8, and 20")
+    ] = None,
+    batch: int = 128,
+    rounds: int = 10,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Measure what each block of hidden capsules adds to memory and time, in networks and in stacks alone."""
+    numbers: dict[str, Any] = {"batch": batch, "rounds": rounds, "seed": seed}
+    if blocks is not None:
+        if not all(number.strip().isdecimal() for number in blocks.split(",")):
+            raise ValueError(f"blocks must be whole numbers separated by commas, got {blocks!r}")
+        numbers["blocks"] = [int(number) for number in blocks.split(",")]
+    _measure("depth", case, only, device, out, **numbers)
+
+
+@bench.command()
+def gradients(
+    case: Cases = None,
+    only: Only = None,
+    batch: int = 32,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Compare gradients of stacks that compute backwards with autograd's."""
+    _measure("gradients", case, only, device, out, batch=batch, seed=seed)
+
+
 def _measure(
-    what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: int
+    what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: Any
 ) -> None:
     import torch
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,35 +82,67 @@ def peak_bytes(function: Callable[[], object], device: str | torch.device = "cpu
     >>> peak_bytes(lambda: torch.empty(1000).exp())  # two tensors of 4 kB at a time
     Peak(peak=8000, largest=4000)
     """
-    device = torch.device(device)
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f'device is "{device}"; memory can be counted on "cpu" and "cuda"')
-    # Read when the first profile begins: without it the profiler speaks of its progress and of a missing GPU.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    device = _countable(device)
     function()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
+    changes = _changes(function, device)
+    largest = max(0, *changes) if changes else 0
+    if device.type == "cuda":
+        return Peak(torch.cuda.max_memory_allocated(device) - before, largest)
+    return Peak(max(accumulate(changes, initial=0)), largest)
+
+
+def held_bytes(function: Callable[[], object], device: str | torch.device = "cpu") -> int:
+    """How much of what `function` allocates is still there when it has returned, its result included.
+
+    For a forward pass that is its output and all that waits for the way back, whoever holds it: other than
+    `saved_bytes` this also sees what `torch.utils.checkpoint` holds to begin again from.
+
+    Args:
+        function: what to measure; it is called twice, the first time to warm up.
+        device: where to count, the CPU or a CUDA device.
+
+    Returns:
+        Bytes; below zero if more was released than allocated.
+
+    Raises:
+        ValueError: a device of another kind.
+
+    >>> held_bytes(lambda: torch.empty(1000).exp().sum())  # four bytes are left of eight thousand
+    4
+    """
+    device = _countable(device)
+    function()
+    gc.collect()
+    return sum(_changes(function, device))
+
+
+def _countable(device: str | torch.device) -> torch.device:
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f'device is "{device}"; memory can be counted on "cpu" and "cuda"')
+    return device
+
+
+def _changes(function: Callable[[], object], device: torch.device) -> list[int]:
+    """Every allocation, and as a negative number every release, in their order; the result is released later."""
+    # Read when the first profile begins: without it the profiler speaks of its progress and of a missing GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         result = function()
+        gc.collect()
     del result
     # The profiler's own tables give each operator's sum; only the raw results hold every allocation and release.
     events: list[Any] = profile.kineto_results.events()
-    changes = [
+    return [
         event.nbytes()
         for event in sorted(events, key=lambda event: event.start_ns())
         if event.name() == "[memory]" and event.device_type().name.lower() == device.type
     ]
-    largest = max(changes, default=0)
-    if device.type == "cuda":
-        return Peak(torch.cuda.max_memory_allocated(device) - before, largest)
-    now = peak = 0
-    for change in changes:
-        now += change
-        peak = max(peak, now)
-    return Peak(peak, max(largest, 0))
 
 
 def flops(function: Callable[[], object]) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any, Self, overload
 
 import torch
@@ -120,7 +121,9 @@ class MomentumCapsules(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """Move capsules `[B, J, E]` through all layers."""
-        differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.parameters()))
+        differentiated = torch.is_grad_enabled() and any(
+            t.requires_grad for t in chain([x], self.parameters())
+        )
         return (
             self._forward(x) if differentiated and len(self) and not _exporting() else self.forward_plain(x)
         )
@@ -128,8 +131,9 @@ class MomentumCapsules(nn.ModuleList):
     @torch.compiler.disable  # a compiler would have to follow into backward, where layers are differentiated
     def _forward(self, x: Tensor) -> Tensor:
         self._demand_digits()  # again: layers can be appended
-        fed = _fed(x)
-        return _Reversible.apply(self, fed, x.double(), *_tensors(self)).to(fed)
+        fed, named = _fed(x), [dict(_named(layer)) for layer in self]
+        tensors = {id(tensor): tensor for names in named for tensor in names.values()}  # each once
+        return _Reversible.apply(self, fed, named, x.double(), *tensors.values()).to(fed)
 
     def forward_plain(self, x: Tensor) -> Tensor:
         """Compute the same, readable, with everything that autograd remembers.
@@ -143,8 +147,8 @@ class MomentumCapsules(nn.ModuleList):
         fed, x = _fed(x), x.double()
         velocity = torch.zeros_like(x)
         for number, layer in enumerate(self):
-            f = _call(number, layer, _rounded(x, fed)).double()
-            velocity = self.gamma * velocity + (1 - self.gamma) * f
+            f = _call(number, layer, _rounded(x, fed))
+            velocity = torch.add(self.gamma * velocity, f, alpha=1 - self.gamma)
             x = x + velocity
         return x.to(fed)
 
@@ -171,7 +175,14 @@ class _Reversible(torch.autograd.Function):
     """Algorithms 1 and 2. Every tensor of the layers is an input, so that its gradient is returned."""
 
     @staticmethod
-    def forward(ctx: Any, stack: MomentumCapsules, fed: torch.dtype, x: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        stack: MomentumCapsules,
+        fed: torch.dtype,
+        named: list[dict[str, Tensor]],
+        x: Tensor,
+        *tensors: Tensor,
+    ) -> Tensor:
         device = x.device.type
         # Without autocast's cache: a weight that is cast here, where nothing is recorded, must not be found by others.
         ctx.autocast = {
@@ -182,37 +193,40 @@ class _Reversible(torch.autograd.Function):
         }
         ctx.gamma, ctx.fed, ctx.layers = stack.gamma, fed, list(stack)
         place = {id(tensor): index for index, tensor in enumerate(tensors)}
-        ctx.names = [{name: place[id(t)] for name, t in _named(layer)} for layer in stack]
+        ctx.names = [{name: place[id(t)] for name, t in names.items()} for names in named]
         ctx.random = {}  # number of a layer that draws: where its generators' states stand among the saved tensors
         states: list[Tensor] = []
-        velocity = torch.zeros_like(x)
-        with torch.autocast(**ctx.autocast):
+        velocity, before = torch.zeros_like(x), _random_states(x.device)
+        with _autocast(ctx):
             for number, layer in enumerate(stack):
-                before, buffers = _random_states(x.device), _versions(layer)
-                f = _call(number, layer, _rounded(x, fed)).double()
+                buffers = _versions(layer)
+                f = _call(number, layer, _rounded(x, fed))
                 _demand_unchanged(number, layer, buffers)
-                if any(map(_differ, before, _random_states(x.device))):
+                after = _random_states(x.device)
+                if any(map(_differ, before, after)):
                     ctx.random[number] = slice(len(states), len(states) + len(before))
                     states += before
-                velocity = ctx.gamma * velocity + (1 - ctx.gamma) * f
+                before = after
+                velocity.mul_(ctx.gamma).add_(f, alpha=1 - ctx.gamma)  # in its own memory, twice as fast
                 x = x + velocity
         ctx.save_for_backward(x, velocity, *tensors, *states)
         return x
 
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
-        last, velocity, *saved = ctx.saved_tensors
+        saved = list(ctx.saved_tensors)
+        last = saved[0] if torch.is_grad_enabled() else None
+        ctx.maybe_clear_saved_tensors()  # they need not stay beside what they become, unless there is a second way back
         with torch.no_grad():
-            gradients = _Reversible._undo(ctx, dx, last, velocity, saved)
-        if torch.is_grad_enabled():  # create_graph=True: whoever differentiates again must be told
+            gradients = _Reversible._undo(ctx, dx, saved)
+        if last is not None:  # create_graph=True: whoever differentiates again must be told
             gradients = _NoSecondDerivative.apply(last, *gradients)
-        return None, None, *gradients
+        return None, None, None, *gradients
 
     @staticmethod
-    def _undo(
-        ctx: Any, dx: Tensor, x: Tensor, velocity: Tensor, saved: list[Tensor]
-    ) -> tuple[Tensor | None, ...]:
-        needs_x, *needs = ctx.needs_input_grad[2:]
+    def _undo(ctx: Any, dx: Tensor, saved: list[Tensor]) -> tuple[Tensor | None, ...]:
+        x, velocity = saved.pop(0), saved.pop(0)
+        needs_x, *needs = ctx.needs_input_grad[3:]
         # Copies without a history: hooks of the parameters are called once, by the gradients that are returned.
         tensors = [t.detach().requires_grad_(need) for t, need in zip(saved, needs, strict=False)]
         states = saved[len(needs) :]
@@ -220,13 +234,13 @@ class _Reversible(torch.autograd.Function):
         dvelocity = torch.zeros_like(dx)
         for number, layer in reversed(list(enumerate(ctx.layers))):
             x = x - velocity
-            dvelocity = dvelocity + dx
+            dvelocity.add_(dx)
             named = {name: tensors[index] for name, index in ctx.names[number].items()}
             drawn = states[ctx.random[number]] if number in ctx.random else []
-            with torch.enable_grad(), torch.autocast(**ctx.autocast), _replayed(drawn, x.device):
+            with torch.enable_grad(), _autocast(ctx), _replayed(drawn, x.device):
                 u = _rounded(x, ctx.fed).detach().requires_grad_(number > 0 or needs_x)
                 f = torch.func.functional_call(layer, named, (u,))
-            velocity = (velocity - (1 - ctx.gamma) * f.detach().double()) / ctx.gamma
+            velocity = torch.sub(velocity, f.detach(), alpha=1 - ctx.gamma).div_(ctx.gamma)
             indices = sorted({index for index in ctx.names[number].values() if needs[index]})
             wanted = [*([u] if u.requires_grad else []), *(tensors[index] for index in indices)]
             if f.requires_grad and wanted:
@@ -236,7 +250,7 @@ class _Reversible(torch.autograd.Function):
                 dx = dx if du is None else dx + du
                 for index, gradient in zip(indices, found, strict=True):
                     gradients[index] = _sum(gradients[index], gradient)
-            dvelocity = ctx.gamma * dvelocity
+            dvelocity.mul_(ctx.gamma)
         return dx if needs_x else None, *gradients
 
 
@@ -301,9 +315,11 @@ def _named(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from layer.named_buffers(remove_duplicate=False)
 
 
-def _tensors(stack: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, each once."""
-    return list({id(tensor): tensor for _, tensor in _named(stack)}.values())
+def _autocast(ctx: Any) -> AbstractContextManager[Any]:
+    """Autocast as it was on the way there; entering it costs time, also where it is and was off."""
+    device = ctx.autocast["device_type"]
+    off = not ctx.autocast["enabled"] and not torch.is_autocast_enabled(device)
+    return nullcontext() if off else torch.autocast(**ctx.autocast)
 
 
 def _versions(layer: nn.Module) -> dict[str, tuple[int, int]]:

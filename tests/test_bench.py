@@ -1,6 +1,7 @@
 """Measurements: every competitor computes the same, what cannot run says so, and a file holds all of it."""
 
 import json
+import sys
 from dataclasses import asdict
 from functools import partial
 
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
-from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, _network, _Problem, shown
+from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
+from capsnb.bench.measurement import chosen
+from capsnb.bench.steps import _network, training_step
+from capsnb.bench.ways import _Problem
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
 SMALL = {"cases": ["class layer"], "batch": 2}
@@ -135,7 +139,7 @@ def test_memory_shows_who_keeps_what():
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    monkeypatch.setattr(bench, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
+    monkeypatch.setattr(steps, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -175,7 +179,7 @@ def test_networks_differ_in_their_capsule_layers_alone():
 def test_a_training_step_trains():
     model = _network("auto", (1, 28, 28), 0)
     before = [parameter.clone() for parameter in model.parameters()]
-    bench._training_step(model, batch=2, seed=0)()
+    training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):
         assert new.grad is None and not torch.equal(old, new), name
 
@@ -214,11 +218,196 @@ def test_the_table_is_markdown_that_lines_up():
         result["class layer", "fused"]
 
 
+@given(
+    st.lists(st.integers(1, 40), min_size=2, max_size=9, unique=True),
+    st.floats(-1e6, 1e6),
+    st.floats(-1e6, 1e6),
+)
+def test_the_slope_of_a_line_is_found(x, first, each):
+    assert stacks.slope(x, [first + each * n for n in x]) == pytest.approx(each, rel=1e-6, abs=1e-3)
+    assert stacks.slope(x[:1], [first]) is None and stacks.slope([2, 2], [1.0, 3.0]) is None
+    assert stacks.slope([], []) is None
+
+
+def test_the_slope_is_that_of_least_squares():
+    x, y = [1, 2, 5, 20], [3.0, 1.0, 4.0, 1.5]
+    best = min(
+        (sum((a + b * n - m) ** 2 for n, m in zip(x, y, strict=True)), b)
+        for b in (k / 1000 for k in range(-200, 200))
+        for a in (k / 20 for k in range(0, 100))
+    )[1]
+    assert stacks.slope(x, y) == pytest.approx(best, abs=2e-3)
+
+
+SIZE = 4 * 2 * 32 * 8  # bytes of the capsules of two images in a hidden layer
+LAYER = 4 * 32 * 32 * 8 * 8  # and of a layer's weights
+
+
+def test_momentum_holds_the_same_at_every_depth_and_the_others_more():
+    result = bench.depth(["stack"], blocks=[3, 1, 2], batch=2, rounds=1)
+    assert [line["case"] for line in result.lines[:: len(stacks.STACKS)]] == [
+        *("stack, 1 block", "stack, 2 blocks", "stack, 3 blocks", "stack, each block")
+    ]
+    assert {line["name"] for line in result.lines} == set(stacks.STACKS)
+    each = {name: result["stack, each block", name] for name in stacks.STACKS}
+    for name in stacks.STACKS:
+        lines = [result[f"stack, {n} block{'s' * (n > 1)}", name] for n in (1, 2, 3)]
+        for n, line in enumerate(lines, 1):
+            assert set(line) == {"case", "name", "failure", *COLUMNS["depth"]}
+            assert line["failure"] is None or name == "momentumnet"
+            assert line["blocks"] == n and line["states"] == 4 * 2 * n * LAYER
+    moving = [result[f"stack, {n} blocks", "MoCapsNet"] for n in (2, 3)]
+    assert [line["saved"] for line in moving] == [4 * SIZE] * 2  # the last x and velocity, in float64
+    assert [line["held"] for line in moving] == [5 * SIZE] * 2  # and the output
+    assert each["MoCapsNet"]["saved"] == each["MoCapsNet"]["held"] == 0
+    assert each["MoCapsNet"]["accounted"] == each["MoCapsNet"]["states"] == 8 * LAYER
+    for name in ("CapsNet", "ResCapsNet", "MoCapsNet, remembered"):
+        assert each[name]["saved"] > 2 * SIZE
+    checkpoints = each["ResCapsNet, checkpoint"]
+    assert checkpoints["saved"] is None  # what went into a block is held, and the state of the random generator
+    assert SIZE <= checkpoints["held"] <= SIZE + 6000
+
+
+def test_ratios_are_those_to_the_residual_stack():
+    result = bench.depth(["stack"], blocks=[1, 3], batch=2, rounds=2, only=["ResCapsNet", "MoCapsNet"])
+    for case in ("stack, 1 block", "stack, 3 blocks", "stack, each block"):
+        residual, moving = (result[case, name] for name in ("ResCapsNet", "MoCapsNet"))
+        assert residual["times_residual"] == residual["inference_residual"] == 1
+        assert moving["times_residual"] == moving["median"] / residual["median"]
+        assert moving["inference_residual"] == moving["inference"] / residual["inference"]
+    first, last = (result[f"stack, {n}", "MoCapsNet"] for n in ("1 block", "3 blocks"))
+    each = result["stack, each block", "MoCapsNet"]
+    for column in stacks.ADDED:
+        assert each[column] == pytest.approx((last[column] - first[column]) / 2, abs=1e-9)
+    alone = bench.depth(["stack"], blocks=[1], batch=2, rounds=1, only=["MoCapsNet"])
+    assert alone["stack, 1 block", "MoCapsNet"]["times_residual"] is None
+    assert alone["stack, each block", "MoCapsNet"]["median"] is None
+
+
+@pytest.mark.parametrize("name", list(stacks.STACKS))
+def test_all_stacks_of_a_kind_compute_the_same(name):
+    if name == "momentumnet":
+        pytest.importorskip("momentumnet")
+    x, g, layers = stacks._problem(2, 2, "cpu", seed=0)
+    like = {"ResCapsNet": "ResCapsNet", "CapsNet": "CapsNet"}.get(name.partition(",")[0], "MoCapsNet")
+    wanted = [x, *(layer.weight for layer in layers)]
+    found, expected = (stacks.STACKS[kind](list(layers)) for kind in (name, like))
+    torch.testing.assert_close(found(x), expected(x), rtol=1e-3, atol=1e-3)
+    for a, b in zip(*(torch.autograd.grad(f(x), wanted, g) for f in (found, expected)), strict=True):
+        assert (a - b).norm() <= 1e-2 * b.norm()
+    stacks._round(found, x, g, wanted[1:])
+    assert all(tensor.grad is None for tensor in wanted)
+
+
+@pytest.fixture
+def small_models(monkeypatch):
+    small = {"channels": 8, "capsule_types": 3, "decoder": (16,)}
+    for name, model in stacks.MODELS.items():
+        monkeypatch.setitem(stacks.MODELS, name, partial(model, **small))
+
+
+@pytest.mark.usefixtures("small_models")
+def test_networks_are_measured_with_and_without_votes():
+    result = bench.depth(["network"], blocks=[1, 2, 3, 4], batch=4, rounds=1)
+    names = [f"{name}{stored}" for stored in ("", stacks.STORED) for name in stacks.MODELS]
+    assert [line["name"] for line in result.lines] == names * 5
+    each = {name: result["network, each block", name] for name in names}
+    votes = 4 * 4 * 32 * 32 * 8
+    for n in (1, 2, 3, 4):
+        for name in names:
+            line = result[f"network, {n} block{'s' * (n > 1)}", name]
+            model = stacks._model(name, n, 0)
+            assert line["states"] == 4 * sum(p.nbytes for p in model.parameters())
+            assert line["accounted"] == line["states"] + line["saved"]
+            assert (line["peak"] is None) == (n == 2)  # the shallowest and the two deepest
+            assert (line["inference"] is None) == (n == 2 or name.endswith(stacks.STORED))
+            assert line["broken"] == (None if n == 2 else 0)
+            assert line["peak"] is None or line["peak"] > line["states"]
+    for stored in ("", stacks.STORED):
+        assert each[f"MoCapsNet{stored}"]["saved"] == 0
+    assert each["ResCapsNet, votes stored"]["saved"] >= 2 * votes
+    assert 0 < each["ResCapsNet"]["saved"] <= each["ResCapsNet, votes stored"]["saved"]
+    assert each["MoCapsNet"]["states"] == each["ResCapsNet"]["states"] == pytest.approx(8 * LAYER)
+    assert each["MoCapsNet"]["inference_residual"] is not None
+    json.dumps(asdict(result), allow_nan=False)
+
+
+@pytest.mark.usefixtures("small_models")
+def test_networks_of_a_depth_share_their_weights_and_differ_in_their_backend():
+    for name in stacks.MODELS:
+        plain, stored = stacks._model(name, 2, 0), stacks._model(name + stacks.STORED, 2, 0)
+        assert {layer.backend for layer in stored.capsule_layers} == {"eager"}
+        assert {layer.backend for layer in plain.capsule_layers} == {"auto"}
+        for a, b in zip(plain.parameters(), stored.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_weights_that_break_are_counted(monkeypatch, small_models):
+    model = stacks._model("CapsNet", 1, 0)
+
+    def breaking(model, batch, seed):
+        return lambda: model.conv.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(stacks, "training_step", breaking)
+    result = bench.depth(["network"], blocks=[1], batch=2, rounds=1, only=["CapsNet"])
+    assert result["network, 1 block", "CapsNet"]["broken"] == model.conv.bias.numel()
+
+
+@pytest.mark.parametrize("measure", ["depth", "gradients"])
+def test_a_competitor_that_is_not_installed_says_so(monkeypatch, measure):
+    monkeypatch.setitem(sys.modules, "momentumnet", None)
+    if measure == "depth":
+        result = bench.depth(["stack"], blocks=[1, 2], batch=2, rounds=1, only=["ResCapsNet", "momentumnet"])
+    else:
+        result = bench.gradients(
+            sweeps=[(2, 0.9)], batch=2, only=["textbook, float64", "momentumnet, float32"]
+        )
+    lines = [x for x in result.lines if x["name"].startswith("momentumnet") and "each" not in x["case"]]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["failure"].startswith("ModuleNotFoundError") and "momentumnet" in line["failure"]
+        assert f"{line['case']}, {line['name']}: ModuleNotFoundError" in result.table()
+
+
+def test_gradients_are_compared_and_float32_states_show(tmp_path):
+    result = bench.gradients(sweeps=[(2, 0.9), (16, 0.9), (16, 0.3)], batch=4)
+    assert [line["name"] for line in result.lines[:5]] == list(undoing.UNDOERS)
+    deep = {name: result["16 layers, gamma 0.9, default weights", name] for name in undoing.UNDOERS}
+    for name in ("MomentumCapsules, float64", "textbook, float64"):
+        assert max(deep[name][c] for c in ("error_dx", "error_dW", "recovered")) < 1e-9
+    package, book = deep["MomentumCapsules, float32"], deep["textbook, float32"]
+    assert package["recovered"] == 0 and package["error_dx"] < 1e-5 and package["error_dW"] < 1e-4
+    assert book["recovered"] > 1e-6 and book["error_dx"] > 10 * package["error_dx"]
+    mild = result["16 layers, gamma 0.9, a tenth of them", "textbook, float32"]
+    assert mild["recovered"] < book["recovered"] and mild["layers"] == 16 and mild["gamma"] == 0.9
+    refused = result["16 layers, gamma 0.3, default weights", "MomentumCapsules, float32"]
+    assert refused["failure"].startswith("ValueError: undoing 16 layers") and refused["error_dx"] is None
+    assert bench.read(result.save(tmp_path / "b.json")) == result
+
+
+def test_a_wrong_gradient_of_one_layer_shows(monkeypatch):
+    def wrong(layers, gamma):
+        stack = undoing.textbook(layers, gamma)
+
+        def run(x):
+            layers[1].weight.register_hook(lambda gradient: gradient * 1.01)
+            return stack(x)
+
+        return run
+
+    monkeypatch.setitem(undoing.UNDOERS, "wrong", undoing.Undoer(wrong, undoing.loop, torch.float64))
+    result = bench.gradients(["default weights"], sweeps=[(3, 0.9)], batch=2, only=["wrong"])
+    (line,) = result.lines
+    assert line["error_dx"] < 1e-9
+    assert line["error_dW"] == pytest.approx(1.01**2 - 1)  # by the book, hooks are called inside and outside
+
+
 @given(st.floats(1e-6, 1e4))
 def test_three_digits_are_shown(seconds):
     text = shown(seconds, "s")
     assert float(text.replace(",", "")) == pytest.approx(seconds * 1e3, rel=5.1e-3)
-    assert "e" not in text and shown(0.0, "s") == "0"
+    assert "e" not in text and shown(0.0, "s") == "0" and shown(-seconds, "s") == f"-{text}"
+    assert (shown(16, ""), shown(0.9, ""), shown(0, "")) == ("16", "0.9", "0")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +429,26 @@ def test_three_digits_are_shown(seconds):
         (bench.routing, {"device": "meta"}, 'device is "meta"; choose "cpu" or "cuda"'),
         (bench.memory, {"device": "meta"}, 'device is "meta"; choose "cpu" or "cuda"'),
         (bench.step, {"device": "meta"}, 'device is "meta"; choose "cpu" or "cuda"'),
+        (bench.depth, {"device": "meta"}, 'device is "meta"; choose "cpu" or "cuda"'),
+        (bench.gradients, {"device": "meta"}, 'device is "meta"; choose "cpu" or "cuda"'),
+        (bench.depth, {"only": ["MoCapsnet"]}, "unknown name 'MoCapsnet'; choose from: CapsNet; ResCapsNet"),
+        (bench.depth, {"cases": ["stacks"]}, "unknown case 'stacks'; choose from: network; stack"),
+        (bench.depth, {"blocks": [1, 0]}, "blocks must be 1 or more, got 0"),
+        (bench.depth, {"blocks": []}, "blocks must be 1 or more, got 0"),
+        (bench.depth, {"batch": 0}, "batch must be 1 or more, got 0"),
+        (bench.depth, {"rounds": 0}, "rounds must be 1 or more, got 0"),
+        (
+            bench.gradients,
+            {"only": ["textbook"]},
+            "unknown name 'textbook'; choose from: MomentumCapsules, fl",
+        ),
+        (
+            bench.gradients,
+            {"cases": ["a tenth"]},
+            "unknown case 'a tenth'; choose from: default weights; a t",
+        ),
+        (bench.gradients, {"sweeps": [(0, 0.9)]}, "layers must be 1 or more, got 0"),
+        (bench.gradients, {"batch": 0}, "batch must be 1 or more, got 0"),
     ],
 )
 def test_bad_arguments_are_named(measure, arguments, said):
@@ -266,11 +475,9 @@ def test_a_gpu_is_measured_as_well():
 def test_what_a_device_does_not_have_is_left_out():
     known = list(COMPETITORS)
     for device, missing in (("cpu", "triton"), ("cuda", "native")):
-        chosen = bench._chosen((), known, "competitor", leave=(bench.ELSEWHERE[device],))
-        assert chosen == [name for name in known if name != missing]
-    assert bench._chosen(["triton"], known, "competitor", leave=("triton",)) == [
-        "triton"
-    ]  # asked for by name
+        rest = chosen((), known, "competitor", leave=(bench.ELSEWHERE[device],))
+        assert rest == [name for name in known if name != missing]
+    assert chosen(["triton"], known, "competitor", leave=("triton",)) == ["triton"]  # asked for by name
 
 
 def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
@@ -283,7 +490,7 @@ def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
 
 
 def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(bench, "results", lambda: tmp_path)
+    monkeypatch.setattr(measurement, "results", lambda: tmp_path)
     assert bench.published("memory") is None
     measured = bench.memory(["class layer"], batch=1, only=["eager"])
     measured.save(tmp_path / "bench-memory.json")

@@ -105,6 +105,23 @@ def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
     }
 
 
+def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tmp_path):
+    given: dict[str, object] = {}
+    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    for name in ("depth", "gradients"):
+        monkeypatch.setattr(bench, name, lambda cases, **options: given.update(options) or measured)
+    monkeypatch.chdir(tmp_path)
+    options = ("--batch", 4, "--seed", 2, "--device", "cuda", "--only", "MoCapsNet")
+    code, _, _ = run(monkeypatch, capsys, "bench", "depth", "--blocks", "1, 3", "--rounds", 2, *options)
+    assert code == 0 and (tmp_path / "results" / "bench-depth-cuda.json").exists()
+    assert (given["blocks"], given["rounds"], given["batch"], given["seed"]) == ([1, 3], 2, 4, 2)
+    assert given["only"] == ["MoCapsNet"]
+    given.clear()
+    code, _, _ = run(monkeypatch, capsys, "bench", "gradients", *options)
+    assert code == 0 and (tmp_path / "results" / "bench-gradients-cuda.json").exists()
+    assert (given["batch"], given["seed"], "blocks" in given) == (4, 2, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -119,6 +136,12 @@ def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
         (("train", "run", "--model", "mocapsnet", "--gamma", 0), "gamma must be in (0, 1], got 0"),
         (("train", "run", "--gamma", 0.5), "gamma belongs to mocapsnet"),
         (("evaluate", "nowhere"), "run.json does not exist"),
+        (
+            ("bench", "depth", "--blocks", "1,two"),
+            "blocks must be whole numbers separated by commas, got '1,two'",
+        ),
+        (("bench", "depth", "--blocks", "0"), "blocks must be 1 or more, got 0"),
+        (("bench", "gradients", "--case", "tenth"), "unknown case 'tenth'"),
         (("bench", "routing", "--only", "egaer"), "unknown competitor 'egaer'"),
         (("bench", "step", "--case", "layer 1"), "unknown case 'layer 1'; choose from: MNIST; CIFAR-10"),
     ],

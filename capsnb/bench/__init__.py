@@ -1,0 +1,29 @@
+"""The measurements behind `capsnb bench`: ways to route, training steps, and what depth costs, side by side."""
+
+from capsnb.bench import stacks, steps, undoing, ways
+from capsnb.bench.measurement import ELSEWHERE, Bench, Columns, published, read, shown
+from capsnb.bench.stacks import depth
+from capsnb.bench.steps import NETWORKS, VARIANTS, WITHOUT, step
+from capsnb.bench.undoing import gradients
+from capsnb.bench.ways import CASES, COMPETITORS, memory, routing
+
+COLUMNS: dict[str, Columns] = ways.COLUMNS | steps.COLUMNS | stacks.COLUMNS | undoing.COLUMNS
+
+__all__ = [
+    "CASES",
+    "COLUMNS",
+    "COMPETITORS",
+    "ELSEWHERE",
+    "NETWORKS",
+    "VARIANTS",
+    "WITHOUT",
+    "Bench",
+    "depth",
+    "gradients",
+    "memory",
+    "published",
+    "read",
+    "routing",
+    "shown",
+    "step",
+]
