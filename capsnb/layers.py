@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend, route
+from capsnb.kernels.tiles import TILED_BACKENDS, route_by_distance, route_by_em
+
+Routing = Literal["rba", "sda", "em"]
+ROUTINGS: tuple[str, ...] = get_args(Routing)
 
 
 class PrimaryCapsules(nn.Module):
@@ -90,7 +94,7 @@ class RoutingCapsules(nn.Module):
         out_dim: int,
         *,
         iterations: int = 3,
-        routing: Literal["rba"] = "rba",
+        routing: Routing = "rba",
         backend: Backend = "auto",
         detach: bool = True,
         weight_std: float | None = None,
@@ -106,13 +110,22 @@ class RoutingCapsules(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be 1 or more, got {size}")
-        for name, value, known in (("routing", routing, ("rba",)), ("backend", backend, BACKENDS)):
+        for name, value, known in (("routing", routing, ROUTINGS), ("backend", backend, BACKENDS)):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        if routing != "rba" and backend not in TILED_BACKENDS:
+            raise ValueError(
+                f"backend {backend!r} has routing='rba' only, not {routing!r}; choose one of {', '.join(TILED_BACKENDS)}"
+            )
         self.iterations, self.routing, self.backend, self.detach = iterations, routing, backend, detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
-        std = default_weight_std(in_capsules, out_capsules, out_dim) if weight_std is None else weight_std
+        std = default_weight_std(in_capsules, out_capsules, out_dim, routing=routing) if weight_std is None else weight_std
         nn.init.normal_(self.weight, std=std)
+        if routing == "sda":
+            self.bias = nn.Parameter(torch.full((out_capsules, out_dim), 0.1))
+        elif routing == "em":
+            self.beta_use = nn.Parameter(torch.zeros(out_capsules))
+            self.beta_activation = nn.Parameter(torch.zeros(out_capsules))
 
     def votes(self, u: Tensor) -> Tensor:
         r"""What each input capsule predicts for each output capsule, :math:`\hat u_{j|i} = W_{ij} u_i`.
@@ -129,7 +142,12 @@ class RoutingCapsules(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
         self._check(u)
-        return route(u, self.weight, self.iterations, backend=self.backend, detach=self.detach)
+        how = {"backend": self.backend, "detach": self.detach}
+        if self.routing == "sda":
+            return route_by_distance(u, self.weight, self.bias, self.iterations, **how)
+        if self.routing == "em":
+            return route_by_em(u, self.weight, self.beta_use, self.beta_activation, self.iterations, **how)
+        return route(u, self.weight, self.iterations, **how)
 
     def _check(self, u: Tensor) -> None:
         I, _, _, D = self.weight.shape
@@ -142,7 +160,7 @@ class RoutingCapsules(nn.Module):
         return f"{I}x{D} -> {J}x{E}, iterations={self.iterations}, routing={self.routing!r}"
 
 
-def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.625) -> float:
+def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.625, routing: Routing="rba") -> float:
     r"""The spread of W with which capsules are of order one long at every depth, before anything is learned.
 
     With uniform couplings :math:`s_j = \frac1J \sum_i W_{ij} u_i`. For independent :math:`W \sim N(0, \sigma^2)` its
@@ -162,4 +180,6 @@ def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_len
     >>> round(default_weight_std(1152, 10, 16), 3)
     0.118
     """
+    if routing == "sda": return 1 / math.sqrt(out_dim)
+    if routing == "em": return 0.2
     return out_capsules / (in_length * math.sqrt(in_capsules * out_dim))
