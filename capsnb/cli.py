@@ -61,7 +61,8 @@ def train(
         float | None, typer.Option(help="of mocapsnet: share of the velocity a layer leaves; default 0.9")
     ] = None,
     routing: Annotated[
-        str, typer.Option(help="the way to agree: rba, sda (scaled distances) or em (expectation maximisation)")
+        str,
+        typer.Option(help="the way to agree: rba, sda (scaled distances) or em (expectation maximisation)"),
     ] = "rba",
     compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
     recompute: Annotated[

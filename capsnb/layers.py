@@ -1,4 +1,4 @@
-"""Capsule layers: convolution to capsules, and capsules to capsules. Taught in chapters 3 and 4."""
+"""Capsule layers: convolution to capsules, and capsules to capsules. Taught in chapters 3, 4 and 8."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend, route
 from capsnb.kernels.tiles import TILED_BACKENDS, route_by_distance, route_by_em
+from capsnb.routing import VARIANCE_FLOOR
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
+WEIGHT_STD = {"sda": 0.1, "em": 0.05}  # measured: with larger or smaller ones networks learn more slowly
 
 
 class PrimaryCapsules(nn.Module):
@@ -61,26 +63,39 @@ class RoutingCapsules(nn.Module):
     The default weights are drawn so that capsule lengths are of order one at every depth (see `default_weight_std`).
     The paper's N(0, 0.01^2) is `weight_std=0.01`; chapter 2 shows what it does.
 
+    Other ways to agree bring parameters of their own. Scaled distances ("sda", `scaled_distance_routing`) add a
+    bias to each output capsule. It starts at 0.1, as in the authors' code: since a vote is no longer than its capsule,
+    :math:`\sum_j |s_j| \leq \sum_i |u_i|` without it, and squash halves that at least, so that no weights, however
+    large, would keep a deep stack without shortcuts from falling silent. With it lengths settle, but at 0.04 to 0.2,
+    and after sixteen such layers nothing of the image is left in them: deep networks with "sda" want shortcuts.
+    Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.tiles.route_by_em`) takes a capsule's length
+    for its activation and gives capsules that are as long as they are active. Only ratios of votes and
+    :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth; a small one learns faster.
+
     Args:
         in_capsules: I.
         in_dim: D.
         out_capsules: J.
         out_dim: E.
         iterations: R, >= 1.
-        routing: the way to agree; "rba" is routing by agreement.
+        routing: the way to agree: "rba", routing by agreement; "sda", scaled distances; "em", expectation maximisation.
         backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without
-            storing votes (see `capsnb.kernels.route`); "auto" takes the fastest of them.
+            storing votes (see `capsnb.kernels.route`; "native" and "triton" have "rba" only); "auto" chooses.
         detach: let gradients flow through the last iteration only; False gives the full gradient and stores the votes.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:
         weight: W, `[I, J, E, D]`.
+        bias: with "sda", `[J, E]`.
+        beta_use: with "em", :math:`\beta_u`, `[J]`.
+        beta_activation: with "em", :math:`\beta_a`, `[J]`.
 
     Shape:
         `[B, I, D]` -> `[B, J, E]`.
 
     Raises:
-        ValueError: a size below 1, an unknown routing or backend, or an input of the wrong shape.
+        ValueError: a size below 1, an unknown routing or backend, a backend that does not have this routing, or an
+            input of the wrong shape.
 
     >>> RoutingCapsules(6, 8, 3, 16)(torch.randn(2, 6, 8)).shape
     torch.Size([2, 3, 16])
@@ -115,16 +130,20 @@ class RoutingCapsules(nn.Module):
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
         if routing != "rba" and backend not in TILED_BACKENDS:
             raise ValueError(
-                f"backend {backend!r} has routing='rba' only, not {routing!r}; choose one of {', '.join(TILED_BACKENDS)}"
+                f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
+                f"choose one of {', '.join(TILED_BACKENDS)}"
             )
         self.iterations, self.routing, self.backend, self.detach = iterations, routing, backend, detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
-        std = default_weight_std(in_capsules, out_capsules, out_dim, routing=routing) if weight_std is None else weight_std
-        nn.init.normal_(self.weight, std=std)
+        if weight_std is None:
+            weight_std = WEIGHT_STD.get(routing) or default_weight_std(in_capsules, out_capsules, out_dim)
+        nn.init.normal_(self.weight, std=weight_std)
         if routing == "sda":
             self.bias = nn.Parameter(torch.full((out_capsules, out_dim), 0.1))
         elif routing == "em":
-            self.beta_use = nn.Parameter(torch.zeros(out_capsules))
+            # Votes of capsules of length 1/2 then cost nothing, so capsules start half active.
+            sigma = math.sqrt((weight_std / 2) ** 2 + VARIANCE_FLOOR)
+            self.beta_use = nn.Parameter(torch.full((out_capsules,), -math.log(sigma)))
             self.beta_activation = nn.Parameter(torch.zeros(out_capsules))
 
     def votes(self, u: Tensor) -> Tensor:
@@ -142,12 +161,16 @@ class RoutingCapsules(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
         self._check(u)
-        how = {"backend": self.backend, "detach": self.detach}
         if self.routing == "sda":
-            return route_by_distance(u, self.weight, self.bias, self.iterations, **how)
+            return route_by_distance(
+                u, self.weight, self.bias, self.iterations, backend=self.backend, detach=self.detach
+            )
         if self.routing == "em":
-            return route_by_em(u, self.weight, self.beta_use, self.beta_activation, self.iterations, **how)
-        return route(u, self.weight, self.iterations, **how)
+            betas = self.beta_use, self.beta_activation
+            return route_by_em(
+                u, self.weight, *betas, self.iterations, backend=self.backend, detach=self.detach
+            )
+        return route(u, self.weight, self.iterations, backend=self.backend, detach=self.detach)
 
     def _check(self, u: Tensor) -> None:
         I, _, _, D = self.weight.shape
@@ -160,7 +183,7 @@ class RoutingCapsules(nn.Module):
         return f"{I}x{D} -> {J}x{E}, iterations={self.iterations}, routing={self.routing!r}"
 
 
-def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.625, routing: Routing="rba") -> float:
+def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.625) -> float:
     r"""The spread of W with which capsules are of order one long at every depth, before anything is learned.
 
     With uniform couplings :math:`s_j = \frac1J \sum_i W_{ij} u_i`. For independent :math:`W \sim N(0, \sigma^2)` its
@@ -180,6 +203,4 @@ def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_len
     >>> round(default_weight_std(1152, 10, 16), 3)
     0.118
     """
-    if routing == "sda": return 1 / math.sqrt(out_dim)
-    if routing == "em": return 0.2
     return out_capsules / (in_length * math.sqrt(in_capsules * out_dim))

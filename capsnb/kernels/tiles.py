@@ -32,6 +32,7 @@ from capsnb.routing import (
 )
 
 TILED_BACKENDS = ("eager", "fused", "auto")
+FEW = 8  # tiles whose votes "auto" stores: computing them again takes half as long again, or twice as long
 
 
 def route_by_distance(
@@ -52,8 +53,8 @@ def route_by_distance(
         weight: W, `[I, J, E, D]`.
         bias: added to the weighted sums, `[J, E]`.
         iterations: R >= 1.
-        backend: "eager" is the definition; "fused" computes votes tile by tile; "auto" takes "eager" where all votes fit
-            into one tile, or under `torch.compile`, else "fused".
+        backend: "eager" is the definition; "fused" computes votes tile by tile; "auto" takes "eager", which is faster,
+            for votes of a few tiles (16 MB on a CPU) and under `torch.compile`, else "fused".
         detach: let gradients flow through the last iteration only; False goes through all of them, with "eager".
 
     Returns:
@@ -120,19 +121,19 @@ def route_by_em(
     """
     eager = _stores_votes(u, weight, iterations, backend, detach)
     given, (u, weight, beta_use, beta_activation) = _prepared(u, weight, beta_use, beta_activation)
-    betas = {"beta_use": beta_use, "beta_activation": beta_activation}
     with torch.autocast(u.device.type, enabled=False):
         if eager:
             mean, a = em_routing(
                 _votes(u, weight),
                 _lengths(u),
                 iterations,
+                beta_use=beta_use,
+                beta_activation=beta_activation,
                 inverse_temperature=inverse_temperature,
                 detach=detach,
-                **betas,
             )
         else:
-            mean, a = _by_em(u, weight, iterations, inverse_temperature, **betas)
+            mean, a = _by_em(u, weight, beta_use, beta_activation, iterations, inverse_temperature)
         return (a[..., None] * mean / _lengths(mean)[..., None]).to(given)
 
 
@@ -190,11 +191,10 @@ def _far(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
 def _by_em(
     u: Tensor,
     weight: Tensor,
-    iterations: int,
-    inverse_temperature: float,
-    *,
     beta_use: Tensor,
     beta_activation: Tensor,
+    iterations: int,
+    inverse_temperature: float,
 ) -> tuple[Tensor, Tensor]:
     I, J, _, _ = weight.shape
     clouds: tuple[Tensor, ...] = ()
@@ -252,12 +252,12 @@ def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str, deta
     demand_layer(u, weight, iterations)
     if backend not in TILED_BACKENDS:
         raise ValueError(
-            f"backend {backend!r} has routing by agreement (\"rba\") only; choose one of {', '.join(TILED_BACKENDS)}"
+            f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'
         )
     if not detach and backend == "fused":
         raise ValueError("detach=False needs backend='eager' or 'auto', got 'fused'")
     if backend == "auto":
-        return not detach or torch.compiler.is_compiling() or _votes_bytes(u, weight) <= _tile_bytes(u)
+        return not detach or torch.compiler.is_compiling() or _votes_bytes(u, weight) <= FEW * _tile_bytes(u)
     return backend == "eager"
 
 
