@@ -10,7 +10,7 @@ from capsnb.models import CapsNet, CapsuleOutput, MoCapsNet, ResCapsNet, summary
 from capsnb.notebook import start_chapter
 from capsnb.pair import demand_matching_pair
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
-from capsnb.routing import routing_by_agreement
+from capsnb.routing import em_routing, routing_by_agreement, scaled_distance_routing
 from capsnb.training import History, TrainConfig, fit
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "TrainConfig",
     "capsule_loss",
     "checks",
+    "em_routing",
     "evaluate",
     "fit",
     "load_data",
@@ -39,6 +40,7 @@ __all__ = [
     "plots",
     "reconstruction_loss",
     "routing_by_agreement",
+    "scaled_distance_routing",
     "squash",
     "start_chapter",
     "summary",

@@ -61,6 +61,10 @@ def train(
     gamma: Annotated[
         float | None, typer.Option(help="of mocapsnet: share of the velocity a layer leaves; default 0.9")
     ] = None,
+    routing: Annotated[
+        str,
+        typer.Option(help="the way to agree: rba, sda (scaled distances) or em (expectation maximisation)"),
+    ] = "rba",
     compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="compute the first convolution again instead of keeping it")
@@ -93,6 +97,7 @@ def train(
         "blocks": (0 if model == "capsnet" else 1) if blocks is None else blocks,
         "channels": channels,
         "capsule_types": capsule_types,
+        "routing": routing,
         "recompute": recompute,
     }
     if model == "mocapsnet":
@@ -314,7 +319,8 @@ def _demand_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None
     """The weights of one network may fit another, or another gamma: a run goes on as what it was."""
     try:
         saved = json.loads((run / RUN).read_text())
-        then = {"network": saved.get("network", "capsnet"), **saved["model"]}
+        # runs from before there were others do not say
+        then = {"network": saved.get("network", "capsnet"), "routing": "rba", **saved["model"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # there is none, or none that can be read
     now = {"network": network, **sizes, "image_shape": list(sizes["image_shape"])}

@@ -1,15 +1,21 @@
-"""Capsule layers: convolution to capsules, and capsules to capsules. Taught in chapters 3 and 4."""
+"""Capsule layers: convolution to capsules, and capsules to capsules. Taught in chapters 3, 4 and 8."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend, route
+from capsnb.kernels.tiles import TILED_BACKENDS, route_by_distance, route_by_em
+from capsnb.routing import VARIANCE_FLOOR
+
+Routing = Literal["rba", "sda", "em"]
+ROUTINGS: tuple[str, ...] = get_args(Routing)
+WEIGHT_STD = {"sda": 0.1, "em": 0.05}  # measured: with larger or smaller ones networks learn more slowly
 
 
 class PrimaryCapsules(nn.Module):
@@ -57,26 +63,40 @@ class RoutingCapsules(nn.Module):
     The default weights are drawn so that capsule lengths are of order one at every depth (see `default_weight_std`).
     The paper's N(0, 0.01^2) is `weight_std=0.01`; chapter 2 shows what it does.
 
+    Other ways to agree bring parameters of their own. Scaled distances ("sda", `scaled_distance_routing`) add a
+    bias to each output capsule. It starts at 0.1, as in the authors' code: since a vote is no longer than its capsule,
+    :math:`\sum_j |s_j| \leq \sum_i |u_i|` without it, and squash halves that at least, so that no weights, however
+    large, would keep a deep stack without shortcuts from falling silent. With it lengths settle, but at 0.04 to 0.2,
+    and after sixteen such layers nothing of the image is left in them: deep networks with "sda" want shortcuts.
+    Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.tiles.route_by_em`) takes a capsule's length
+    for its activation and gives capsules that are as long as they are active. Only ratios of votes and
+    :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth; a small one learns faster.
+
     Args:
         in_capsules: I.
         in_dim: D.
         out_capsules: J.
         out_dim: E.
         iterations: R, >= 1.
-        routing: the way to agree; "rba" is routing by agreement.
+        routing: the way to agree: "rba", routing by agreement; "sda", scaled distances; "em", expectation maximisation.
         backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without
-            storing votes (see `capsnb.kernels.route`); "auto" takes the fastest of them.
-        detach: let gradients flow through the last iteration only; False gives the full gradient and stores the votes.
+            storing votes (see `capsnb.kernels.route`; "native" and "triton" have "rba" only); "auto" chooses.
+        detach: let gradients flow through the last iteration only, instead of through all. None is True for "rba",
+            where False stores the votes, and False for the others, which learn far more slowly with True.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:
         weight: W, `[I, J, E, D]`.
+        bias: with "sda", `[J, E]`.
+        beta_use: with "em", :math:`\beta_u`, `[J]`.
+        beta_activation: with "em", :math:`\beta_a`, `[J]`.
 
     Shape:
         `[B, I, D]` -> `[B, J, E]`.
 
     Raises:
-        ValueError: a size below 1, an unknown routing or backend, or an input of the wrong shape.
+        ValueError: a size below 1, an unknown routing or backend, a backend that does not have this routing, or an
+            input of the wrong shape.
 
     >>> RoutingCapsules(6, 8, 3, 16)(torch.randn(2, 6, 8)).shape
     torch.Size([2, 3, 16])
@@ -90,9 +110,9 @@ class RoutingCapsules(nn.Module):
         out_dim: int,
         *,
         iterations: int = 3,
-        routing: Literal["rba"] = "rba",
+        routing: Routing = "rba",
         backend: Backend = "auto",
-        detach: bool = True,
+        detach: bool | None = None,
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -106,13 +126,27 @@ class RoutingCapsules(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be 1 or more, got {size}")
-        for name, value, known in (("routing", routing, ("rba",)), ("backend", backend, BACKENDS)):
+        for name, value, known in (("routing", routing, ROUTINGS), ("backend", backend, BACKENDS)):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
-        self.iterations, self.routing, self.backend, self.detach = iterations, routing, backend, detach
+        if routing != "rba" and backend not in TILED_BACKENDS:
+            raise ValueError(
+                f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
+                f"choose one of {', '.join(TILED_BACKENDS)}"
+            )
+        self.iterations, self.routing, self.backend = iterations, routing, backend
+        self.detach = routing == "rba" if detach is None else detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
-        std = default_weight_std(in_capsules, out_capsules, out_dim) if weight_std is None else weight_std
-        nn.init.normal_(self.weight, std=std)
+        if weight_std is None:
+            weight_std = WEIGHT_STD.get(routing) or default_weight_std(in_capsules, out_capsules, out_dim)
+        nn.init.normal_(self.weight, std=weight_std)
+        if routing == "sda":
+            self.bias = nn.Parameter(torch.full((out_capsules, out_dim), 0.1))
+        elif routing == "em":
+            # Votes of capsules of length 1/2 then cost nothing, so capsules start half active.
+            sigma = math.sqrt((weight_std / 2) ** 2 + VARIANCE_FLOOR)
+            self.beta_use = nn.Parameter(torch.full((out_capsules,), -math.log(sigma)))
+            self.beta_activation = nn.Parameter(torch.zeros(out_capsules))
 
     def votes(self, u: Tensor) -> Tensor:
         r"""What each input capsule predicts for each output capsule, :math:`\hat u_{j|i} = W_{ij} u_i`.
@@ -129,6 +163,15 @@ class RoutingCapsules(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
         self._check(u)
+        if self.routing == "sda":
+            return route_by_distance(
+                u, self.weight, self.bias, self.iterations, backend=self.backend, detach=self.detach
+            )
+        if self.routing == "em":
+            betas = self.beta_use, self.beta_activation
+            return route_by_em(
+                u, self.weight, *betas, self.iterations, backend=self.backend, detach=self.detach
+            )
         return route(u, self.weight, self.iterations, backend=self.backend, detach=self.detach)
 
     def _check(self, u: Tensor) -> None:

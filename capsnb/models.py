@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from capsnb.kernels import Backend
-from capsnb.layers import PrimaryCapsules, RoutingCapsules, add_identity_
+from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 
@@ -82,7 +82,7 @@ class CapsNet(nn.Module):
         hidden_capsules: capsules of a hidden layer; used when blocks > 0.
         class_dim: E of the class capsules.
         iterations: R of every capsule layer.
-        routing: the way to agree in every capsule layer.
+        routing: the way to agree in every capsule layer, "rba", "sda" or "em"; see `RoutingCapsules`.
         backend: who computes it, see `RoutingCapsules`.
         recompute: compute the first convolution again on the way back instead of keeping its output (52 MB for 128
             images of MNIST); the same gradients for a little more time.
@@ -110,7 +110,7 @@ class CapsNet(nn.Module):
         hidden_capsules: int = 32,
         class_dim: int = 16,
         iterations: int = 3,
-        routing: Literal["rba"] = "rba",
+        routing: Routing = "rba",
         backend: Backend = "auto",
         recompute: bool = False,
         weight_std: float | None = None,

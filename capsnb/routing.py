@@ -1,13 +1,22 @@
-"""How lower capsules decide which upper capsules to speak to. Taught in chapter 3, *Routing by agreement*."""
+"""How lower capsules decide which upper capsules to speak to: the readable definitions.
+
+Routing by agreement is taught in chapter 3, *Routing by agreement*; scaled distances and expectation maximisation in
+chapter 8, *Other ways to agree*.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from capsnb.functional import squash
+from capsnb.functional import EPSILON, squash
+
+PARENT = 0.9  # p of scaled distances: attention for a parent at half the mean distance
+VARIANCE_FLOOR = 1e-4
+INVERSE_TEMPERATURE = 1.0
 
 
 @overload
@@ -49,10 +58,7 @@ def routing_by_agreement(
     >>> routing_by_agreement(torch.ones(2, 6, 3, 4)).shape
     torch.Size([2, 3, 4])
     """
-    if votes.ndim != 4:
-        raise ValueError(f"votes need the axes [B, I, J, E], got shape {tuple(votes.shape)}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    _demand_votes(votes, iterations)
     history = []
     logits = votes.new_zeros(votes.shape[:3])  # b [B, I, J]
     for r in range(1, iterations + 1):
@@ -63,3 +69,268 @@ def routing_by_agreement(
         if r < iterations:
             logits = logits + torch.einsum("bije,bje->bij", u_hat, v)  # agreement
     return (v, torch.stack(history)) if return_couplings else v
+
+
+@overload
+def scaled_distance_routing(
+    votes: Tensor,
+    capsules: Tensor,
+    iterations: int = ...,
+    *,
+    bias: Tensor | None = ...,
+    detach: bool = ...,
+    return_couplings: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def scaled_distance_routing(
+    votes: Tensor,
+    capsules: Tensor,
+    iterations: int = ...,
+    *,
+    bias: Tensor | None = ...,
+    detach: bool = ...,
+    return_couplings: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def scaled_distance_routing(
+    votes: Tensor,
+    capsules: Tensor,
+    iterations: int = 3,
+    *,
+    bias: Tensor | None = None,
+    detach: bool = False,
+    return_couplings: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Send each lower capsule's votes to the upper capsules that they come closest to: scaled-distance agreement, SDA.
+
+    .. math::
+       \hat u_{j|i} \leftarrow \min(|\hat u_{j|i}|, |u_i|)\, \frac{\hat u_{j|i}}{|\hat u_{j|i}|}, \quad
+       c_{ij} = \mathrm{softmax}_j(b_{ij}), \quad
+       v_j = \mathrm{squash}\Big(\sum_i c_{ij}\, \hat u_{j|i} + \beta_j\Big), \quad
+       b_{ij} \leftarrow t\, |\hat u_{j|i} - v_j|
+       \qquad \text{(Peer et al. 2018)}
+    .. math::
+       t = \frac{\log(p (J - 1)) - \log(1 - p)}{d_p - d_o}, \quad p = 0.9, \quad
+       d_o = \mathrm{mean}_{ij}\, |\hat u_{j|i} - v_j|, \quad d_p = d_o / 2
+
+    A dot product grows with the length of a vote; a distance does not, so a loud vote is not thereby an agreeing one.
+    The scale t is such that a parent at half the mean distance, among J - 1 others at the mean distance, is given
+    p = 0.9 of the attention. It is negative: what is near is heard. The parentheses matter: without those below the
+    line, near votes would lose; without those above it, t changes its sign at large distances. Logits are
+    replaced in each iteration, not added up.
+
+    A vote can be no longer than the capsule that casts it, so a sum over few capsules stays short, and squash
+    shortens it again. The learned bias is what can lengthen it.
+
+    Deviation: the published code takes one mean distance over the whole batch, so that an image's capsules depend on
+    the images beside it. Here each image has its own, over I and J.
+
+    Args:
+        votes: :math:`\hat u`, `[B, I, J, E]`, of any length; they are shortened here.
+        capsules: u, the input capsules that cast them, `[B, I, D]`.
+        iterations: R, how often the couplings are computed, >= 1; the first couplings are uniform.
+        bias: :math:`\beta`, `[J, E]`, added to the weighted sums; None for none.
+        detach: let gradients flow through the last iteration only, with its couplings as constants, instead of
+            through all of them. A long parent is far from every short vote, so attention leaves it while it grows;
+            with constant couplings no gradient says so, and networks learn far more slowly.
+        return_couplings: also return the couplings of every iteration, to look inside.
+
+    Returns:
+        The output capsules `[B, J, E]`, each shorter than 1; with `return_couplings` also c, `[R, B, I, J]`, which
+        sums to one over J. Half-precision input is computed in float32.
+
+    Raises:
+        ValueError: shapes that do not fit, or `iterations` < 1.
+
+    >>> scaled_distance_routing(torch.ones(2, 6, 3, 4), torch.ones(2, 6, 8)).shape
+    torch.Size([2, 3, 4])
+    """
+    _demand_votes(votes, iterations)
+    B, I, J, E = votes.shape
+    if capsules.ndim != 3 or capsules.shape[:2] != (B, I):
+        raise ValueError(f"capsules of shape [{B}, {I}, D] cast these votes, got {tuple(capsules.shape)}")
+    if bias is not None and bias.shape != (J, E):
+        raise ValueError(f"a bias of shape [{J}, {E}] is expected, got {tuple(bias.shape)}")
+    given, votes, capsules = votes.dtype, _wide(votes), _wide(capsules)
+    shortened = shorten(votes, capsules)
+    beta = votes.new_zeros(J, E) if bias is None else bias
+    history = []
+    logits = votes.new_zeros(B, I, J)
+    for r in range(1, iterations + 1):
+        u_hat, offset = (x.detach() if detach and r < iterations else x for x in (shortened, beta))
+        couplings = logits.softmax(dim=-1)  # c, over J
+        v = squash(torch.einsum("bij,bije->bje", couplings, u_hat) + offset)
+        history.append(couplings.detach())
+        if r < iterations:
+            d = distances(u_hat, v)
+            logits = distance_scale(d.mean((1, 2)), J)[:, None, None] * d
+    v = v.to(given)
+    return (v, torch.stack(history)) if return_couplings else v
+
+
+def shorten(votes: Tensor, capsules: Tensor) -> Tensor:
+    r"""Votes `[B, I, J, E]` at most as long as the capsules `[B, I, D]` that cast them.
+
+    Both squared lengths get an epsilon inside the root, so that gradients are finite where a capsule is zero.
+    """
+    allowed = capsules.square().sum(-1)[:, :, None, None] + EPSILON
+    return votes * (allowed / (votes.square().sum(-1, keepdim=True) + EPSILON)).clamp(max=1).sqrt()
+
+
+def distances(votes: Tensor, v: Tensor) -> Tensor:
+    """How far each vote is from its output capsule, `[B, I, J]`; never quite 0, so that one can divide by it."""
+    return ((votes - v[:, None]).square().sum(-1) + EPSILON).sqrt()
+
+
+def distance_scale(mean: Tensor, J: int) -> Tensor:
+    """The factor t of scaled-distance routing for mean distances `[B]`; 0 for a single parent, which is given all."""
+    if J == 1:
+        return torch.zeros_like(mean)  # log 0 otherwise
+    d_o, d_p = mean, mean / 2
+    return (math.log(PARENT * (J - 1)) - math.log(1 - PARENT)) / (d_p - d_o)
+
+
+@overload
+def em_routing(
+    votes: Tensor,
+    activations: Tensor,
+    iterations: int = ...,
+    *,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: float = ...,
+    detach: bool = ...,
+    return_couplings: Literal[False] = ...,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def em_routing(
+    votes: Tensor,
+    activations: Tensor,
+    iterations: int = ...,
+    *,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: float = ...,
+    detach: bool = ...,
+    return_couplings: Literal[True],
+) -> tuple[Tensor, Tensor, Tensor]: ...
+def em_routing(
+    votes: Tensor,
+    activations: Tensor,
+    iterations: int = 3,
+    *,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    inverse_temperature: float = INVERSE_TEMPERATURE,
+    detach: bool = False,
+    return_couplings: bool = False,
+) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+    r"""Explain the votes as clouds around the upper capsules' poses, and activate those whose clouds are tight.
+
+    Each upper capsule is a Gaussian with a diagonal covariance. M-step, with :math:`r_{ij} = R_{ij} a_i`, where
+    :math:`R_{ij} = 1/J` at first:
+
+    .. math::
+       m_j = \sum_i r_{ij}, \quad
+       \mu_j^h = \frac{\sum_i r_{ij} \hat u_{j|i}^h}{m_j}, \quad
+       (\sigma_j^h)^2 = \frac{\sum_i r_{ij} (\hat u_{j|i}^h - \mu_j^h)^2}{m_j}, \quad
+       a_j = \mathrm{logistic}\Big(\lambda_r \Big(\beta_a - \frac{J}{I} m_j \sum_h (\beta_u + \log \sigma_j^h)\Big)\Big)
+
+    E-step, in logarithms:
+
+    .. math::
+       R_{ij} = \mathrm{softmax}_j\Big(\log a_j - \sum_h \Big(
+       \frac{(\hat u_{j|i}^h - \mu_j^h)^2}{2 (\sigma_j^h)^2} + \log \sigma_j^h\Big)\Big)
+       \qquad \text{(Hinton et al. 2018, procedure 1)}
+
+    Deviations. The paper's cost is a sum over all input capsules, so that a layer above a thousand capsules would want
+    another :math:`\lambda` and other betas than one above thirty; here the mass :math:`m_j` is measured in fair shares,
+    I/J. The paper raises :math:`\lambda` by a schedule that it does not print; here it rises in equal steps,
+    :math:`\lambda_r = \lambda\, r / R`. The variance has a floor, so that a cloud of one vote has a finite cost.
+
+    Args:
+        votes: :math:`\hat u`, `[B, I, J, E]`; in the paper E = 16, a 4x4 pose matrix.
+        activations: a, how present each input capsule is, `[B, I]`, >= 0; in the paper at most 1.
+        iterations: R, number of M-steps, >= 1.
+        beta_use: :math:`\beta_u`, `[J]`, the cost of describing one number of one vote at :math:`\sigma = 1`.
+        beta_activation: :math:`\beta_a`, `[J]`, what an upper capsule may cost and still be more active than not.
+        inverse_temperature: :math:`\lambda` of the last iteration, > 0.
+        detach: let gradients flow through the last M-step only, with R as constants, instead of through all
+            iterations.
+        return_couplings: also return R of every iteration, to look inside.
+
+    Returns:
+        The poses :math:`\mu`, `[B, J, E]`, and activations, `[B, J]`, in (0, 1); with `return_couplings` also the
+        assignments, `[iterations, B, I, J]`, which sum to one over J. Half-precision input is computed in float32.
+
+    Raises:
+        ValueError: shapes that do not fit, `iterations` < 1, or `inverse_temperature` <= 0.
+
+    >>> betas = {"beta_use": torch.zeros(3), "beta_activation": torch.zeros(3)}
+    >>> poses, activations = em_routing(torch.randn(2, 6, 3, 4), torch.ones(2, 6), **betas)
+    >>> poses.shape, activations.shape
+    (torch.Size([2, 3, 4]), torch.Size([2, 3]))
+    """
+    _demand_votes(votes, iterations)
+    B, I, J, _ = votes.shape
+    if activations.shape != (B, I):
+        raise ValueError(f"activations of shape [{B}, {I}] are expected, got {tuple(activations.shape)}")
+    if beta_use.shape != (J,) or beta_activation.shape != (J,):
+        raise ValueError(
+            f"beta_use and beta_activation of shape [{J}] are expected, got {tuple(beta_use.shape)} and "
+            f"{tuple(beta_activation.shape)}"
+        )
+    if not inverse_temperature > 0:
+        raise ValueError(f"inverse_temperature must be above 0, got {inverse_temperature}")
+    given, votes, activations = votes.dtype, _wide(votes), _wide(activations)
+    history = []
+    R = votes.new_full((B, I, J), 1 / J)
+    for r in range(1, iterations + 1):
+        history.append(R.detach())
+        u_hat, a, beta_u, beta_a = (
+            x.detach() if detach and r < iterations else x
+            for x in (votes, activations, beta_use, beta_activation)
+        )
+        # M-step
+        weights = R * a[:, :, None]  # r_ij
+        mass = weights.sum(1)
+        mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + EPSILON)[..., None]
+        squares = (u_hat - mean[:, None]).square()
+        variance = floored(torch.einsum("bij,bije->bje", weights, squares), mass)
+        temperature = inverse_temperature * r / iterations
+        logit = activation_logit(mass * J / I, variance, beta_u, beta_a, temperature)
+        if r < iterations:  # E-step
+            R = assignments(u_hat, mean, variance, logit)
+    outputs = mean.to(given), logit.sigmoid().to(given)
+    return (*outputs, torch.stack(history)) if return_couplings else outputs
+
+
+def floored(squares: Tensor, mass: Tensor) -> Tensor:
+    """Variances `[B, J, E]` from weighted sums of squares and the weights' sums `[B, J]`; never quite 0."""
+    return squares / (mass + EPSILON)[..., None] + VARIANCE_FLOOR
+
+
+def activation_logit(
+    shares: Tensor, variance: Tensor, beta_use: Tensor, beta_activation: Tensor, inverse_temperature: float
+) -> Tensor:
+    """How active clouds are, before the logistic function, `[B, J]`, from their fair shares `[B, J]` and variances."""
+    cost = shares * (variance.shape[-1] * beta_use + variance.log().sum(-1) / 2)
+    return inverse_temperature * (beta_activation - cost)
+
+
+def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) -> Tensor:
+    r"""The E-step: which cloud each vote belongs to, `[B, I, J]`; the factor :math:`2 \pi` of all densities cancels."""
+    log_weight = torch.nn.functional.logsigmoid(logit) - variance.log().sum(-1) / 2  # [B, J]
+    squares = (votes - mean[:, None]).square() / variance[:, None]
+    return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
+
+
+def _demand_votes(votes: Tensor, iterations: int) -> None:
+    if votes.ndim != 4:
+        raise ValueError(f"votes need the axes [B, I, J, E], got shape {tuple(votes.shape)}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: an epsilon and a variance floor are nothing in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

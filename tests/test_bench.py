@@ -264,7 +264,9 @@ def test_momentum_holds_the_same_at_every_depth_and_the_others_more():
     for name in ("CapsNet", "ResCapsNet", "MoCapsNet, remembered"):
         assert each[name]["saved"] > 2 * SIZE
     checkpoints = each["ResCapsNet, checkpoint"]
-    assert checkpoints["saved"] is None  # what went into a block is held, and the state of the random generator
+    assert (
+        checkpoints["saved"] is None
+    )  # what went into a block is held, and the state of the random generator
     assert SIZE <= checkpoints["held"] <= SIZE + 6000
 
 

@@ -57,12 +57,25 @@ def test_the_network_is_chosen_written_down_and_built_again(monkeypatch, capsys,
         assert json.loads((tmp_path / "run.json").read_text()) == saved
 
 
+def test_the_way_to_agree_is_chosen_written_down_and_built_again(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, capsys, "train", tmp_path, *TINY, "--routing", "sda")[0] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["model"]["routing"] == "sda"
+    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY)
+    assert code == 2 and "routing was 'sda' and is now 'rba'" in err
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path / "other", *TINY, "--routing", "sba")
+    assert code == 2 and "unknown routing 'sba'; choose one of rba, sda, em" in err
+
+
 def test_a_run_that_does_not_say_its_network_is_a_capsnet(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "train", tmp_path, *TINY)[0] == 0
     saved = json.loads((tmp_path / "run.json").read_text())
     assert saved.pop("network") == "capsnet" and saved["model"]["blocks"] == 0
+    assert saved["model"].pop("routing") == "rba"
     (tmp_path / "run.json").write_text(json.dumps(saved))
     assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--routing", "em")
+    assert code == 2 and "routing was 'rba' and is now 'em'" in err
 
 
 def test_data_says_what_is_in_it(monkeypatch, capsys):

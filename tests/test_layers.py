@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsnb import PrimaryCapsules, RoutingCapsules, routing_by_agreement, squash
+from capsnb import (
+    PrimaryCapsules,
+    RoutingCapsules,
+    em_routing,
+    routing_by_agreement,
+    scaled_distance_routing,
+    squash,
+)
 from capsnb.layers import add_identity_, default_weight_std
 
 
@@ -49,11 +56,47 @@ def test_a_layer_routes_its_votes():
     torch.testing.assert_close(layer(u), routing_by_agreement(layer.votes(u), 2))
 
 
-def test_gradients_reach_weights_and_inputs():
-    layer = RoutingCapsules(6, 4, 3, 5, backend="fused")
+@pytest.mark.parametrize("backend", ["eager", "fused", "auto"])
+def test_a_layer_routes_its_votes_by_distance(backend):
+    layer = RoutingCapsules(6, 4, 3, 5, iterations=2, routing="sda", backend=backend)
+    u = squash(torch.randn(2, 6, 4))
+    assert layer.bias.shape == (3, 5) and (layer.bias == 0.1).all()
+    expected = scaled_distance_routing(layer.votes(u), u, 2, bias=layer.bias)
+    torch.testing.assert_close(layer(u), expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "fused", "auto"])
+def test_a_layer_routes_its_votes_by_expectation_maximisation(backend):
+    layer = RoutingCapsules(6, 4, 3, 5, iterations=2, routing="em", backend=backend)
+    u = squash(torch.randn(2, 6, 4))
+    betas = {"beta_use": layer.beta_use, "beta_activation": layer.beta_activation}
+    poses, activations = em_routing(layer.votes(u), u.norm(dim=-1), 2, **betas)
+    v = layer(u)
+    assert layer.beta_use.shape == layer.beta_activation.shape == (3,)
+    torch.testing.assert_close(v.norm(dim=-1), activations)
+    torch.testing.assert_close(v, activations[..., None] * torch.nn.functional.normalize(poses, dim=-1))
+
+
+@pytest.mark.parametrize(("routing", "detached"), [("rba", True), ("sda", False), ("em", False)])
+def test_what_is_held_constant_is_as_the_authors_did_and_can_be_chosen(routing, detached):
+    torch.manual_seed(0)
+    u = squash(torch.randn(2, 6, 4, dtype=torch.float64)).requires_grad_()
+    gradients = {}
+    layer = RoutingCapsules(6, 4, 3, 5, routing=routing).double()
+    for detach in (None, True, False):
+        other = RoutingCapsules(6, 4, 3, 5, routing=routing, detach=detach).double()
+        other.load_state_dict(layer.state_dict())
+        (gradients[detach],) = torch.autograd.grad(other(u).square().sum(), u)
+    assert torch.equal(gradients[None], gradients[detached])
+    assert not torch.allclose(gradients[True], gradients[False])
+
+
+@pytest.mark.parametrize("routing", ["rba", "sda", "em"])
+def test_gradients_reach_parameters_and_inputs(routing):
+    layer = RoutingCapsules(6, 4, 3, 5, backend="fused", routing=routing)
     u = torch.randn(2, 6, 4, requires_grad=True)
     layer(u).square().sum().backward()
-    for gradient in (u.grad, layer.weight.grad):
+    for gradient in (u.grad, *(p.grad for p in layer.parameters())):
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
@@ -69,19 +112,34 @@ def test_the_formula_gives_uniform_sums_of_length_one(I, J, E):
     )
 
 
-def length_after_16_layers(capsules: int, dim: int, std: float | None = None) -> float:
+def after_16_layers(capsules: int, dim: int, std: float | None = None, routing: str = "rba") -> torch.Tensor:
     torch.manual_seed(0)
     u = torch.nn.functional.normalize(torch.randn(8, capsules, dim), dim=-1) / 2
     with torch.no_grad():
         for _ in range(16):
-            u = RoutingCapsules(capsules, dim, capsules, dim, weight_std=std)(u)
-    return u.norm(dim=-1).mean().item()
+            u = RoutingCapsules(capsules, dim, capsules, dim, weight_std=std, routing=routing)(u)
+    return u
+
+
+def length_after_16_layers(*arguments, **options) -> float:
+    return after_16_layers(*arguments, **options).norm(dim=-1).mean().item()
 
 
 @pytest.mark.parametrize("capsules", [8, 32, 64])
 @pytest.mark.parametrize("dim", [4, 8, 16])
 def test_lengths_are_of_order_one_after_16_layers(capsules, dim):
     assert 0.2 < length_after_16_layers(capsules, dim) < 0.9
+
+
+@pytest.mark.parametrize(("capsules", "dim"), [(8, 4), (32, 8), (64, 16)])
+def test_other_ways_are_alive_after_16_layers(capsules, dim):
+    u = after_16_layers(capsules, dim, routing="em")
+    assert 0.2 < u.norm(dim=-1).mean() < 0.95
+    assert (u - u.mean(0)).norm(dim=-1).mean() > 0.2, "images can still be told apart"
+    u = after_16_layers(capsules, dim, routing="sda")
+    assert 0.02 < u.norm(dim=-1).mean() < 0.9
+    # What the docstring says of "sda": the bias speaks, the image does not.
+    assert (u - u.mean(0)).norm(dim=-1).mean() < 1e-5
 
 
 def test_the_paper_s_weights_are_silent_after_16_layers():
@@ -96,6 +154,8 @@ def test_the_paper_s_weights_are_silent_after_16_layers():
         ({"iterations": 0}, "iterations"),
         ({"routing": "vote"}, "routing 'vote'"),
         ({"backend": "magic"}, "backend 'magic'"),
+        ({"routing": "sda", "backend": "native"}, "backend 'native' has routing 'rba' only, not 'sda'"),
+        ({"routing": "em", "backend": "triton"}, "'triton' has .*'em'; choose one of eager, fused, auto"),
     ],
 )
 def test_bad_sizes_and_names_are_named(arguments, named):

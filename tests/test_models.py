@@ -73,6 +73,40 @@ def test_every_parameter_gets_a_gradient(network):
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
+@every_network
+@pytest.mark.parametrize("routing", ["rba", "sda", "em"])
+def test_a_step_of_training_with_every_way_to_agree(network, routing):
+    model = made(network, routing=routing)
+    assert {layer.routing for layer in model.capsule_layers} == {routing}
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    images, labels = torch.randn(4, 1, 28, 28), torch.tensor([0, 1, 2, 3])
+    for _ in range(2):  # the second sees what the first has done to the weights
+        optimizer.zero_grad()
+        loss = capsule_loss(model(images, labels), torch.rand(4, 1, 28, 28), labels).total
+        loss.backward()
+        assert loss.isfinite()
+        for name, parameter in model.named_parameters():
+            gradient = parameter.grad
+            assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+        optimizer.step()
+
+
+@pytest.mark.parametrize("routing", ["sda", "em"])
+def test_weights_of_other_ways_are_exchanged_as_well(routing):
+    residual, momentum = (made(n, routing=routing).eval() for n in (ResCapsNet, MoCapsNet))
+    with torch.no_grad():
+        for parameter in residual.parameters():
+            parameter.mul_(1.1)
+    momentum.load_state_dict(residual.state_dict())
+    images = torch.randn(2, 1, 28, 28)
+    assert not torch.allclose(momentum(images).capsules, residual(images).capsules)
+    back = made(ResCapsNet, routing=routing).eval()
+    back.load_state_dict(momentum.state_dict())
+    assert torch.equal(back(images).capsules, residual(images).capsules)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        momentum.load_state_dict(made(MoCapsNet).state_dict())
+
+
 def test_the_decoder_sees_the_labelled_capsule_alone():
     decoder = Decoder(classes=3, dim=4, image_shape=(1, 5, 5), hidden=(8,))
     capsules, labels = torch.randn(2, 3, 4), torch.tensor([0, 2])

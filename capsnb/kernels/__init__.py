@@ -4,6 +4,8 @@ With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of th
 needs nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be
 computed a few input capsules at a time, used, and forgotten, forward and backward.
 
+Scaled-distance and EM routing have their own module, `capsnb.kernels.tiles`.
+
 A backend is a class of `Passes` over the input capsules. What stands around them, autograd, autocast and torch.compile,
 is here, once for all.
 """
@@ -20,7 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 from capsnb.functional import squash, squash_gradient
 from capsnb.kernels import native
 from capsnb.kernels.fused import Fused
-from capsnb.kernels.passes import Passes
+from capsnb.kernels.passes import Passes, demand_layer
 from capsnb.routing import routing_by_agreement
 
 Backend = Literal["eager", "fused", "native", "triton", "auto"]
@@ -56,12 +58,7 @@ def route(
     >>> torch.allclose(route(u, W, backend="fused"), routing_by_agreement(votes), atol=1e-5)
     True
     """
-    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
-        raise ValueError(
-            f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
-        )
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    demand_layer(u, weight, iterations)
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     if not detach and backend not in ("eager", "auto"):

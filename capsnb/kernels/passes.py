@@ -29,3 +29,13 @@ class Passes:
             V = V + squash(s)
             s = self.weighted_sum(V)
         return s, V
+
+
+def demand_layer(u: Tensor, weight: Tensor, iterations: int) -> None:
+    """What every way to route asks for: capsules and weights that fit, and at least one iteration."""
+    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
+        raise ValueError(
+            f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
+        )
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")

@@ -1,0 +1,268 @@
+r"""Scaled-distance and EM routing without stored votes, in plain PyTorch. Taught in chapter 8, *Other ways to agree*.
+
+Their couplings follow from the votes and from little else: from v and the mean distance, or from :math:`\mu`,
+:math:`\sigma` and a. So votes are computed a few input capsules at a time and forgotten, as in chapter 5. What a tile
+adds to a sum is computed again on the way back (`torch.utils.checkpoint`) and differentiated there, the couplings
+included: an iteration hands only B * J * E numbers to the next, so the full gradient needs no stored votes either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, reduce
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from capsnb.functional import EPSILON, squash
+from capsnb.kernels.fused import TILE_BYTES
+from capsnb.kernels.passes import demand_layer
+from capsnb.routing import (
+    INVERSE_TEMPERATURE,
+    activation_logit,
+    assignments,
+    distance_scale,
+    distances,
+    em_routing,
+    floored,
+    scaled_distance_routing,
+    shorten,
+)
+
+TILED_BACKENDS = ("eager", "fused", "auto")
+FEW = 8  # tiles whose votes "auto" stores: computing them again takes half as long again, or twice as long
+
+
+def route_by_distance(
+    u: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    iterations: int = 3,
+    *,
+    backend: str = "auto",
+    detach: bool = False,
+) -> Tensor:
+    """Capsules in, capsules out: `scaled_distance_routing` of the votes W u, with the votes stored or not.
+
+    Half precision, also autocast's, is computed in float32.
+
+    Args:
+        u: input capsules, `[B, I, D]`.
+        weight: W, `[I, J, E, D]`.
+        bias: added to the weighted sums, `[J, E]`.
+        iterations: R >= 1.
+        backend: "eager" is the definition; "fused" computes votes tile by tile; "auto" takes "eager", which is faster,
+            for votes of a few tiles (16 MB on a CPU) and under `torch.compile`, else "fused".
+        detach: let gradients flow through the last iteration only, instead of through all of them.
+
+    Returns:
+        Output capsules, `[B, J, E]`, in the wider type of u and W.
+
+    Raises:
+        ValueError: shapes that do not fit, or a backend that cannot.
+
+    >>> u, W, bias = torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.randn(3, 4)
+    >>> votes = torch.einsum("ijed,bid->bije", W, u)
+    >>> v = route_by_distance(u, W, bias, backend="fused")
+    >>> torch.allclose(v, scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
+    True
+    """
+    eager = _stores_votes(u, weight, iterations, backend)
+    given, (u, weight, bias) = _prepared(u, weight, bias)
+    with torch.autocast(u.device.type, enabled=False):
+        if eager:
+            v = scaled_distance_routing(_votes(u, weight), u, iterations, bias=bias, detach=detach)
+        else:
+            v = _by_distance(u, weight, bias, iterations, detach)
+    return v.to(given)
+
+
+def route_by_em(
+    u: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    iterations: int = 3,
+    *,
+    inverse_temperature: float = INVERSE_TEMPERATURE,
+    backend: str = "auto",
+    detach: bool = False,
+) -> Tensor:
+    r"""Capsules in, capsules out: `em_routing` of the votes W u, between capsules that are vectors.
+
+    .. math:: a_i = |u_i|, \qquad v_j = a_j \, \frac{\mu_j}{|\mu_j|}
+
+    This is our adaptation: an input capsule's activation is its length and its pose the vector itself, and an output
+    capsule points where its mean points and is as long as it is active, so that every model and loss can use it. The
+    matrix capsules of the paper keep an activation beside a 4x4 pose, and transform the pose by a 4x4 matrix: 16
+    weights for each pair of capsules, where W has D * E.
+
+    Args:
+        u: input capsules, `[B, I, D]`; where shortcuts make them longer than 1 they count for more than one.
+        weight: W, `[I, J, E, D]`.
+        beta_use: `[J]`, see `em_routing`.
+        beta_activation: `[J]`, see `em_routing`.
+        iterations: R >= 1.
+        inverse_temperature: see `em_routing`.
+        backend: as in `route_by_distance`.
+        detach: let gradients flow through the last M-step only, instead of through all iterations.
+
+    Returns:
+        Output capsules, `[B, J, E]`, in the wider type of u and W.
+
+    Raises:
+        ValueError: shapes that do not fit, or a backend that cannot.
+
+    >>> v = route_by_em(torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.zeros(3), torch.zeros(3))
+    >>> v.shape, bool((v.norm(dim=-1) < 1).all())
+    (torch.Size([2, 3, 4]), True)
+    """
+    eager = _stores_votes(u, weight, iterations, backend)
+    given, (u, weight, beta_use, beta_activation) = _prepared(u, weight, beta_use, beta_activation)
+    with torch.autocast(u.device.type, enabled=False):
+        if eager:
+            mean, a = em_routing(
+                _votes(u, weight),
+                _lengths(u),
+                iterations,
+                beta_use=beta_use,
+                beta_activation=beta_activation,
+                inverse_temperature=inverse_temperature,
+                detach=detach,
+            )
+        else:
+            mean, a = _by_em(u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach)
+        return (a[..., None] * mean / _lengths(mean)[..., None]).to(given)
+
+
+def sum_over_tiles(
+    function: Callable[..., tuple[Tensor, ...]], u: Tensor, weight: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
+    """Add up what a function gives for some input capsules at a time, `[B, T, D]`, and their weights `[T, J, E, D]`.
+
+    For the way back only the function's arguments are kept; it is called again, one tile after the other.
+
+    Args:
+        function: takes capsules, weights and the others, and returns tensors that do not have an axis I.
+        u: capsules, `[B, I, D]`.
+        weight: W, `[I, J, E, D]`.
+        others: what all tiles need.
+
+    Returns:
+        The sums.
+    """
+    if torch.is_grad_enabled():
+        function = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+    size = max(1, _tile_bytes(u) * len(weight) // max(1, _votes_bytes(u, weight)))
+    # `split`, not slices: the gradient of a slice is as large as the whole.
+    tiles = zip(u.split(size, dim=1), weight.split(size), strict=True)
+    return reduce(_added, (function(*tile, *others) for tile in tiles))
+
+
+def _added(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x + y for x, y in zip(first, second, strict=True))
+
+
+def _by_distance(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, detach: bool) -> Tensor:
+    I, J, E, _ = weight.shape
+    v, t = u.new_zeros(len(u), J, E), u.new_zeros(len(u))  # a scale of 0: couplings are uniform
+    heard = partial(_heard, detach)
+    for _ in range(iterations - 1):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            v = squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
+            t = distance_scale(sum_over_tiles(_far, u, weight, v)[0] / (I * J), J)
+    return squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
+
+
+def _heard(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    """s, `[B, J, E]`, with the couplings that belong to v and t."""
+    votes = shorten(_votes(u, weight), u)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+        couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
+    return (torch.einsum("bij,bije->bje", couplings, votes),)
+
+
+def _far(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """The sum of all distances, `[B]`."""
+    return (distances(shorten(_votes(u, weight), u), v).sum((1, 2)),)
+
+
+def _by_em(
+    u: Tensor,
+    weight: Tensor,
+    beta_use: Tensor,
+    beta_activation: Tensor,
+    iterations: int,
+    inverse_temperature: float,
+    detach: bool,
+) -> tuple[Tensor, Tensor]:
+    I, J, _, _ = weight.shape
+    clouds: tuple[Tensor, ...] = ()
+    for r in range(1, iterations + 1):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
+            mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *clouds)
+            mean = sums / (mass + EPSILON)[..., None]
+            # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
+            variance = floored(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
+            temperature = inverse_temperature * r / iterations
+            logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
+        clouds = mean, variance, logit
+    return mean, logit.sigmoid()
+
+
+def _moments(detach: bool, u: Tensor, weight: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+    """Sums over i of r_ij, `[B, J]`, and of r_ij times the votes, `[B, J, E]`."""
+    votes = _votes(u, weight)
+    r = _assigned(detach, u, votes, *clouds)
+    return r.sum(1), torch.einsum("bij,bije->bje", r, votes)
+
+
+def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+    """The sum over i of r_ij times the squared distances from the mean, `[B, J, E]`."""
+    votes = _votes(u, weight)
+    r = _assigned(detach, u, votes, *clouds)
+    return (torch.einsum("bij,bije->bje", r, (votes - mean[:, None]).square()),)
+
+
+def _assigned(detach: bool, u: Tensor, votes: Tensor, *clouds: Tensor) -> Tensor:
+    """r_ij, `[B, I, J]`: assignments to clouds, alike where there are no clouds yet, times lengths."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+        R = assignments(votes, *clouds) if clouds else torch.full_like(votes[..., 0], 1 / votes.shape[2])
+    return R * _lengths(u)[..., None]
+
+
+def _votes(u: Tensor, weight: Tensor) -> Tensor:
+    return torch.einsum("ijed,bid->bije", weight, u)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Lengths along the last axis, with an epsilon inside the root: the gradient at 0 is finite."""
+    return (x.square().sum(-1) + EPSILON).sqrt()
+
+
+def _prepared(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The type of the result, and the tensors in what is computed in."""
+    given = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
+    wide = torch.promote_types(given, torch.float32)
+    return given, [x.to(wide) for x in tensors]
+
+
+def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str) -> bool:
+    """Whether the definition computes it; complains about what nobody can compute."""
+    demand_layer(u, weight, iterations)
+    if backend not in TILED_BACKENDS:
+        raise ValueError(
+            f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'
+        )
+    if backend == "auto":
+        return torch.compiler.is_compiling() or _votes_bytes(u, weight) <= FEW * _tile_bytes(u)
+    return backend == "eager"
+
+
+def _votes_bytes(u: Tensor, weight: Tensor) -> int:
+    return len(u) * weight[..., 0].numel() * max(u.element_size(), 4)
+
+
+def _tile_bytes(u: Tensor) -> int:
+    return TILE_BYTES.get(u.device.type, TILE_BYTES["cpu"])
