@@ -141,7 +141,19 @@ def collapse() -> Iterator[Run]:
         yield from _quick("collapse", f"{model}, the paper's weights", model, **four, weight_std=0.01)
 
 
-STUDIES: dict[str, Callable[[], Iterator[Run]]] = {"depth": depth, "collapse": collapse}
+def routings() -> Iterator[Run]:
+    """Does it matter how capsules agree? Three ways, each from the weights with which it learns well."""
+    for routing, weight_std in (("rba", 0.3), ("sda", None), ("em", None)):
+        way: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
+        yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **way)
+        yield from _quick("routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **way)
+
+
+STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
+    "depth": depth,
+    "collapse": collapse,
+    "routings": routings,
+}
 
 
 def runs(study: str) -> list[Run]:
