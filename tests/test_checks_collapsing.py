@@ -1,0 +1,120 @@
+"""The checks of chapter 6 accept what is right and explain what is wrong."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from capsnb import RoutingCapsules, margin_loss
+from capsnb.checks import collapsing
+from capsnb.layers import add_identity_
+
+
+def growth(u, w, fu, fw):
+    def share(x, y):
+        return (y - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+
+    return share(fu, fw) / share(u, w)
+
+
+def with_package(W, gain):
+    J, _, E, _ = W.shape
+    layer = RoutingCapsules(J, E, J, E).double()
+    layer.weight.data = W.clone()
+    add_identity_(layer, gain)
+    return layer.weight.detach()
+
+
+def ones_at(J, E):
+    return torch.eye(J, dtype=torch.float64)[:, :, None, None], torch.eye(E, dtype=torch.float64)
+
+
+def size(x):
+    return x.flatten(1).norm(dim=1)
+
+
+RIGHT = [
+    (collapsing.constant_answer, 0.5236),
+    (collapsing.constant_answer, torch.tensor(0.524)),
+    (collapsing.relative_growth, growth),
+    (collapsing.horizon, 13),
+    (collapsing.horizon, math.log(1000, 1.7)),
+    (collapsing.horizon, 14),
+    (collapsing.identity, with_package),
+    (
+        collapsing.identity,
+        lambda W, g: W + g * len(W) * torch.einsum("ij,ed->ijed", *(torch.eye(n).double() for n in W.shape[1:3])),
+    ),
+]  # fmt: skip
+WRONG = [
+    (collapsing.constant_answer, 27 / 110, "best length"),
+    (collapsing.constant_answer, 0.81, "silence"),
+    (collapsing.constant_answer, 0.576, "factor 1/2"),
+    (collapsing.constant_answer, 0.88, "length 1/2"),
+    (collapsing.constant_answer, 0.64, "length 0.1"),
+    (collapsing.constant_answer, 0.2133, "nine wrong"),
+    (collapsing.constant_answer, 0.0, "both margins"),
+    (collapsing.constant_answer, 0.3, "derivative"),
+    (collapsing.constant_answer, "0.5", "finite number"),
+    (collapsing.relative_growth, lambda u, w, fu, fw: size(fw - fu) / size(w - u), "bare disturbance"),
+    (collapsing.relative_growth, lambda u, w, fu, fw: 1 / growth(u, w, fu, fw), "Upside down"),
+    (collapsing.relative_growth, lambda u, w, fu, fw: size(fw - fu) / size(fu), "after the layer"),
+    (collapsing.relative_growth, lambda u, w, fu, fw: growth(u, w, fu, fw).mean(), "mean over the images"),
+    (
+        collapsing.relative_growth,
+        lambda u, w, fu, fw: (fw - fu).norm() / fu.norm() / (w - u).norm() * u.norm(),
+        "whole batch",
+    ),
+    (collapsing.relative_growth, lambda u, w, fu, fw: growth(u, w, fu, fw) ** 2, "root is missing"),
+    (
+        collapsing.relative_growth,
+        lambda u, w, fu, fw: size(fw - fu) / size(fw) / size(w - u) * size(w),
+        "undisturbed",
+    ),
+    (collapsing.relative_growth, lambda u, w, fu, fw: 2 * growth(u, w, fu, fw), "differ by up to"),
+    (collapsing.relative_growth, lambda u: u, "TypeError"),
+    (collapsing.horizon, 588, "does not add up"),
+    (collapsing.horizon, 1428.6, "thousandth"),
+    (collapsing.horizon, math.log(1000), "logarithm of 1.7"),
+    (collapsing.horizon, 3, "powers of ten"),
+    (collapsing.horizon, 10, "should be 1000"),
+    (collapsing.horizon, 1e9, "should be 1000"),
+    (collapsing.horizon, -1, "Solve"),
+    (collapsing.identity, lambda W, g: with_package(W, g / len(W)), "J is missing"),
+    (collapsing.identity, lambda W, g: W + g * len(W) * torch.eye(W.shape[2]).double(), "all of them"),
+    (collapsing.identity, lambda W, g: W + g * len(W) * ones_at(*W.shape[1:3])[0], "Whole matrices"),
+    (collapsing.identity, lambda W, g: with_package(W, g) - W, "random part"),
+    (collapsing.identity, lambda W, g: with_package(W, g * W.shape[2] / len(W)), "number of capsules"),
+    (collapsing.identity, lambda W, g: with_package(W, -g), "differ by up to"),
+    (collapsing.identity, lambda W, g: W[0], "shape"),
+]
+EXERCISES = [collapsing.constant_answer, collapsing.relative_growth, collapsing.horizon, collapsing.identity]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_are_accepted(check, answer):
+    verdict = check(answer)
+    assert verdict.right is True, verdict
+    assert verdict.message
+
+
+@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
+def test_wrong_answers_are_explained(check, answer, reason):
+    verdict = check(answer)
+    assert verdict.right is False, verdict
+    assert re.search(reason, verdict.message), verdict.message
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+@pytest.mark.parametrize("blank", [..., None])
+def test_an_untouched_exercise_is_open(check, blank):
+    assert check(blank).right is None
+
+
+def test_the_loss_that_is_accepted_is_the_least_of_all_constant_answers():
+    lengths = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    labels = torch.zeros(1, dtype=torch.long)
+    losses = torch.stack([margin_loss(length.expand(1, 10), labels) for length in lengths])
+    assert collapsing.constant_answer(losses.min()).right
+    assert lengths[losses.argmin()].item() == pytest.approx(27 / 110, abs=1e-3)
