@@ -1,0 +1,176 @@
+"""Checks for the exercises of chapter 7, *Shortcuts*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, call, compare, number, sample, unanswered
+
+B, J, E = 2, 3, 4  # all different, so that a mixed-up axis shows in the shape
+
+
+def longest(answer: Callable[[int], float]) -> Verdict:
+    """Check the bound on the length of a capsule that n shortcuts have added to.
+
+    Args:
+        answer: function of the number n of residual layers that returns the length that is never reached.
+
+    Returns:
+        Right, or what was overlooked.
+
+    >>> longest(lambda n: n)
+    ✗ Not yet. That counts what the layers add. The capsule that came in has a length too.
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    sizes = (0, 1, 5, 16)
+    try:
+        values = [number(answer(n)) for n in sizes]
+    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    found = []
+    for value in values:
+        if isinstance(value, Verdict):
+            return value
+        found.append(value)
+    slips: dict[str, Callable[[int], float]] = {
+        "That counts what the layers add. The capsule that came in has a length too.": lambda n: n,
+        "A capsule stays below 1 only where a squash is the last word. Here a sum is.": lambda n: 1,
+        "Lengths that double would need an f as long as x. A squash ends below 1, however long its input.": lambda n: (
+            2**n
+        ),
+        "Independent directions would add like that, on average. A bound must hold when all point the same way.": (
+            lambda n: (n + 1) ** 0.5
+        ),
+        "One too many: n layers add n capsules to the one that came in.": lambda n: n + 2,
+    }
+    if found == [n + 1 for n in sizes]:
+        return Verdict(
+            True, "Below 1 came in, and each layer adds less than 1: the triangle inequality does the rest."
+        )
+    for why, slip in slips.items():
+        if all(abs(value - slip(n)) < 1e-6 for value, n in zip(found, sizes, strict=True)):
+            return Verdict(False, why)
+    return Verdict(
+        False, "Ask for one layer first: |x + f(x)| is at most |x| + |f(x)|, and |f(x)| is below what?"
+    )
+
+
+def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Check the gradient that a residual layer hands down.
+
+    Args:
+        answer: function of the layer's Jacobian matrix `[E, E]`, row = output, and the gradient of the sum, `[E]`, that
+            returns the gradient of the layer's input, `[E]`.
+
+    Returns:
+        The verdict.
+
+    >>> gradient(lambda jacobian, g: g + jacobian.T @ g).right
+    True
+    """
+    jacobian, g = sample(E, E), sample(E, seed=1)
+    if isinstance(result := call(answer, jacobian, g), Verdict):
+        return result
+    wrong = {
+        "That is a layer without a shortcut. The sum hands its gradient to both of its terms.": jacobian.T @ g,
+        "The Jacobian maps changes of the input to changes of the output. Gradients go the other way: transpose it.": g
+        + jacobian @ g,
+        "The Jacobian must be transposed, and the shortcut's own share is missing.": jacobian @ g,
+        "That adds 1 to every entry. The identity has ones on the diagonal only.": (1 + jacobian).T @ g,
+        "The shortcut and the layer are two ways for the gradient: they add up, they are not multiplied.": g
+        * (jacobian.T @ g),
+        "That is the shortcut's share alone. The layer's own is missing.": g,
+    }  # fmt: skip
+    praise = "One share goes down the shortcut untouched, the other through the layer: (1 + J)ᵀ g."
+    return compare(result, g + jacobian.T @ g, wrong, praise, "[E]")
+
+
+def paths(answer: Callable[[int], int]) -> Verdict:
+    """Check how many of the paths through n residual layers remain when one layer is deleted.
+
+    Args:
+        answer: function of n that returns the number of paths that do not go through the deleted layer.
+
+    Returns:
+        The verdict.
+
+    >>> paths(lambda n: 2 ** (n - 1)).right
+    True
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    sizes = (1, 2, 5, 16)
+    try:
+        values = [number(answer(n)) for n in sizes]
+    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    for value in values:
+        if isinstance(value, Verdict):
+            return value
+    if values == [2 ** (n - 1) for n in sizes]:
+        return Verdict(True, "Half of them: every path has a twin that differs in this layer alone.")
+    slips: dict[str, Callable[[int], float]] = {
+        "Those are all paths. Which of them went through the deleted layer?": lambda n: 2**n,
+        "That counts layers. At each of them a path chooses between two ways.": lambda n: n - 1,
+        "Only the path through all layers was taken away. Every path that uses the deleted layer is lost.": lambda n: (
+            2**n - 1
+        ),
+        "Without a shortcut, deleting a layer leaves no path. The shortcut around it stays.": lambda n: 0,
+        "Two choices at each of n layers are 2 to the power of n, not n squared.": lambda n: (n - 1) ** 2,
+    }
+    for why, slip in slips.items():
+        if values == [slip(n) for n in sizes]:
+            return Verdict(False, why)
+    return Verdict(
+        False, "Write the paths of two layers down: there are four. Delete the second layer, and count again."
+    )
+
+
+def weighted(
+    answer: Callable[[Tensor, Sequence[Callable[[Tensor], Tensor]], Sequence[float]], Tensor],
+) -> Verdict:
+    r"""Check a residual stack whose layers have a volume: :math:`x_{n+1} = x_n + \alpha_n f_n(x_n)`.
+
+    Args:
+        answer: function of capsules `[B, J, E]`, layers and one number alpha for each layer that returns capsules.
+
+    Returns:
+        The verdict.
+
+    >>> def stack(x, layers, alphas):
+    ...     for layer, alpha in zip(layers, alphas):
+    ...         x = x + alpha * layer(x)
+    ...     return x
+    >>> weighted(stack).right
+    True
+    """
+    x, alphas = sample(B, J, E), (0.5, -0.25, 2.0)
+    layers: list[Callable[[Tensor], Tensor]] = [torch.tanh, torch.sin, torch.cos]
+
+    def run(step: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+        y = x
+        for layer, alpha in zip(layers, alphas, strict=True):
+            y = step(y, layer(y), alpha)
+        return y
+
+    if isinstance(result := call(answer, x, layers, alphas), Verdict):
+        return result
+    once = x + alphas[0] * layers[0](x)
+    wrong = {
+        "The volumes are not used.": run(lambda y, f, a: y + f),
+        "The volume stands before the whole sum. At zero it would silence the shortcut too.":
+            run(lambda y, f, a: a * (y + f)),
+        "The volume stands before the shortcut. It belongs to the layer.": run(lambda y, f, a: a * y + f),
+        "There is no shortcut: each layer gives its own output alone.": run(lambda y, f, a: a * f),
+        "That mixes x and f(x). The shortcut keeps all of x, whatever the volume.":
+            run(lambda y, f, a: (1 - a) * y + a * f),
+        "Every layer was given the first input. Each must see what the ones before have made.":
+            x + sum(a * layer(x) for layer, a in zip(layers, alphas, strict=True)),
+        "Only the first layer was used: the return stands inside the loop.": once,
+    }  # fmt: skip
+    praise = "With all volumes at zero the stack is the identity, whatever its weights."
+    return compare(result, run(lambda y, f, a: y + a * f), wrong, praise, "[B, J, E]")

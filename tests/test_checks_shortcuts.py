@@ -1,0 +1,119 @@
+"""The checks of chapter 7 accept what is right and explain what is wrong."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsnb import ResidualCapsules, RoutingCapsules
+from capsnb.checks import shortcuts
+
+
+def stack(step):
+    def run(x, layers, alphas):
+        for layer, alpha in zip(layers, alphas, strict=True):
+            x = step(x, layer(x), alpha)
+        return x
+
+    return run
+
+
+def parallel(x, layers, alphas):
+    return x + sum(alpha * layer(x) for layer, alpha in zip(layers, alphas, strict=True))
+
+
+RIGHT = [
+    (shortcuts.longest, lambda n: n + 1),
+    (shortcuts.longest, lambda n: torch.tensor(1.0 + n)),
+    (shortcuts.gradient, lambda jacobian, g: g + jacobian.T @ g),
+    (shortcuts.gradient, lambda jacobian, g: (torch.eye(len(g)).double() + jacobian).T @ g),
+    (shortcuts.gradient, lambda jacobian, g: g + g @ jacobian),
+    (shortcuts.paths, lambda n: 2 ** (n - 1)),
+    (shortcuts.paths, lambda n: sum(math.comb(n - 1, k) for k in range(n))),
+    (shortcuts.weighted, stack(lambda x, f, a: x + a * f)),
+]
+WRONG = [
+    (shortcuts.longest, lambda n: n, "came in has a length too"),
+    (shortcuts.longest, lambda n: 1, "last word"),
+    (shortcuts.longest, lambda n: 2**n, "double"),
+    (shortcuts.longest, lambda n: math.sqrt(n + 1), "same way"),
+    (shortcuts.longest, lambda n: n + 2, "One too many"),
+    (shortcuts.longest, lambda n: 3 * n + 1, "one layer first"),
+    (shortcuts.longest, lambda n: "long", "finite number"),
+    (shortcuts.longest, lambda: 5, "stopped with TypeError"),
+    (shortcuts.gradient, lambda jacobian, g: jacobian.T @ g, "without a shortcut"),
+    (shortcuts.gradient, lambda jacobian, g: g + jacobian @ g, "transpose it"),
+    (shortcuts.gradient, lambda jacobian, g: jacobian @ g, "must be transposed, and"),
+    (shortcuts.gradient, lambda jacobian, g: (1 + jacobian).T @ g, "diagonal only"),
+    (shortcuts.gradient, lambda jacobian, g: g * (jacobian.T @ g), "not multiplied"),
+    (shortcuts.gradient, lambda jacobian, g: g, "shortcut's share alone"),
+    (shortcuts.gradient, lambda jacobian, g: 2 * g, "differ by up to"),
+    (shortcuts.gradient, lambda jacobian, g: jacobian, "check the axes"),
+    (shortcuts.paths, lambda n: 2**n, "all paths"),
+    (shortcuts.paths, lambda n: n - 1, "counts layers"),
+    (shortcuts.paths, lambda n: 2**n - 1, "Only the path"),
+    (shortcuts.paths, lambda n: 0, "leaves no path"),
+    (shortcuts.paths, lambda n: (n - 1) ** 2, "n squared"),
+    (shortcuts.paths, lambda n: 7, "Write the paths"),
+    (shortcuts.paths, lambda n: "many", "finite number"),
+    (shortcuts.paths, lambda: 1, "stopped with TypeError"),
+    (shortcuts.weighted, stack(lambda x, f, a: x + f), "not used"),
+    (shortcuts.weighted, stack(lambda x, f, a: a * (x + f)), "whole sum"),
+    (shortcuts.weighted, stack(lambda x, f, a: a * x + f), "before the shortcut"),
+    (shortcuts.weighted, stack(lambda x, f, a: a * f), "no shortcut"),
+    (shortcuts.weighted, stack(lambda x, f, a: (1 - a) * x + a * f), "keeps all of x"),
+    (shortcuts.weighted, parallel, "first input"),
+    (shortcuts.weighted, lambda x, layers, alphas: x + alphas[0] * layers[0](x), "inside the loop"),
+    (shortcuts.weighted, lambda x, layers, alphas: 3 * x, "differ by up to"),
+]
+EXERCISES = [shortcuts.longest, shortcuts.gradient, shortcuts.paths, shortcuts.weighted]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_are_accepted(check, answer):
+    verdict = check(answer)
+    assert verdict.right is True, verdict
+    assert verdict.message
+
+
+@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
+def test_wrong_answers_are_explained(check, answer, reason):
+    verdict = check(answer)
+    assert verdict.right is False, verdict
+    assert re.search(reason, verdict.message), verdict.message
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+def test_an_untouched_exercise_is_open(check):
+    assert check(...).right is None
+    assert check(lambda *arguments: ...).right is None
+
+
+@given(st.integers(0, 5), st.floats(0.01, 30))
+def test_the_bound_holds_for_the_package(layers, std):
+    """The answer to the first exercise is true of capsules that begin shorter than 1."""
+    torch.manual_seed(0)
+    made = [RoutingCapsules(3, 4, 3, 4, backend="eager", weight_std=std) for _ in range(layers)]
+    x = torch.nn.functional.normalize(torch.randn(2, 3, 4), dim=-1) * 0.999
+    assert ResidualCapsules(made)(x).norm(dim=-1).max() < layers + 1
+
+
+@given(st.integers(1, 4))
+def test_the_gradient_is_autograds(layers):
+    """The answer to the second exercise, layer by layer, is the gradient of the package's stack."""
+    torch.manual_seed(0)
+    stack = ResidualCapsules(
+        RoutingCapsules(2, 3, 2, 3, backend="eager", detach=False).double() for _ in range(layers)
+    )
+    xs = [torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)]
+    for layer in stack:
+        xs.append(xs[-1] + layer(xs[-1]))
+    g = torch.randn(6, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(stack(xs[0]), xs[0], g.view(1, 2, 3))
+    for layer, x in zip(reversed(list(stack)), reversed(xs[:-1]), strict=True):
+        jacobian = torch.autograd.functional.jacobian(layer, x.detach()).reshape(6, 6)
+        g = g + jacobian.T @ g
+    torch.testing.assert_close(g, expected.flatten())
