@@ -226,7 +226,9 @@ def test_the_table_is_markdown_that_lines_up():
 def test_the_slope_of_a_line_is_found(x, first, each):
     assert stacks.slope(x, [first + each * n for n in x]) == pytest.approx(each, rel=1e-6, abs=1e-3)
     assert stacks.slope(x[:1], [first]) is None and stacks.slope([2, 2], [1.0, 3.0]) is None
-    assert stacks.slope([], []) is None
+    assert (
+        stacks.slope([], []) is None and stacks.slope([*range(1, 9), 20], [524288] * 9) == 0
+    )  # to the last bit
 
 
 def test_the_slope_is_that_of_least_squares():
@@ -258,16 +260,12 @@ def test_momentum_holds_the_same_at_every_depth_and_the_others_more():
             assert line["blocks"] == n and line["states"] == 4 * 2 * n * LAYER
     moving = [result[f"stack, {n} blocks", "MoCapsNet"] for n in (2, 3)]
     assert [line["saved"] for line in moving] == [4 * SIZE] * 2  # the last x and velocity, in float64
-    assert [line["held"] for line in moving] == [5 * SIZE] * 2  # and the output
-    assert each["MoCapsNet"]["saved"] == each["MoCapsNet"]["held"] == 0
+    assert each["MoCapsNet"]["saved"] == 0
     assert each["MoCapsNet"]["accounted"] == each["MoCapsNet"]["states"] == 8 * LAYER
     for name in ("CapsNet", "ResCapsNet", "MoCapsNet, remembered"):
         assert each[name]["saved"] > 2 * SIZE
-    checkpoints = each["ResCapsNet, checkpoint"]
-    assert (
-        checkpoints["saved"] is None
-    )  # what went into a block is held, and the state of the random generator
-    assert SIZE <= checkpoints["held"] <= SIZE + 6000
+    assert each["ResCapsNet, checkpoint"]["saved"] == SIZE  # what went into a block
+    assert each["MoCapsNet, checkpoint"]["saved"] == 2 * SIZE
 
 
 def test_ratios_are_those_to_the_residual_stack():
@@ -310,18 +308,18 @@ def small_models(monkeypatch):
 
 @pytest.mark.usefixtures("small_models")
 def test_networks_are_measured_with_and_without_votes():
-    result = bench.depth(["network"], blocks=[1, 2, 3, 4], batch=4, rounds=1)
+    result = bench.depth(["network"], blocks=[1, 2, 3], batch=4, rounds=1)
     names = [f"{name}{stored}" for stored in ("", stacks.STORED) for name in stacks.MODELS]
-    assert [line["name"] for line in result.lines] == names * 5
+    assert [line["name"] for line in result.lines] == names * 4
     each = {name: result["network, each block", name] for name in names}
     votes = 4 * 4 * 32 * 32 * 8
-    for n in (1, 2, 3, 4):
+    for n in (1, 2, 3):
         for name in names:
             line = result[f"network, {n} block{'s' * (n > 1)}", name]
             model = stacks._model(name, n, 0)
             assert line["states"] == 4 * sum(p.nbytes for p in model.parameters())
             assert line["accounted"] == line["states"] + line["saved"]
-            assert (line["peak"] is None) == (n == 2)  # the shallowest and the two deepest
+            assert (line["peak"] is None) == (n == 2)  # the shallowest and the deepest
             assert (line["inference"] is None) == (n == 2 or name.endswith(stacks.STORED))
             assert line["broken"] == (None if n == 2 else 0)
             assert line["peak"] is None or line["peak"] > line["states"]

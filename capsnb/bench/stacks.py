@@ -15,7 +15,7 @@ from capsnb.bench.ways import CASES
 from capsnb.functional import squash
 from capsnb.layers import RoutingCapsules
 from capsnb.models import CapsNet, MoCapsNet, ResCapsNet
-from capsnb.profiling import Comparison, compare, held_bytes, peak_bytes, said, saved_bytes
+from capsnb.profiling import Comparison, compare, peak_bytes, said, saved_bytes
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 GAMMA = 0.9
@@ -95,11 +95,7 @@ NAMES = (*STACKS, *(f"{name}{STORED}" for name in MODELS))
 COLUMNS: dict[str, Columns] = {
     "depth": {
         "blocks": ("", "pairs of hidden capsule layers; none where a line says what each block adds"),
-        "saved": (
-            "B",
-            "kept by autograd besides inputs and weights; none for checkpoints, which it does not see",
-        ),
-        "held": ("B", "allocated by the forward pass and still there after it, its output included"),
+        "saved": ("B", "kept for the backward pass besides inputs and weights"),
         "states": ("B", "weights, gradients and Adam's two moments"),
         "accounted": ("B", "states and what is saved"),
         "peak": ("B", "highest point of a step: weights, gradients, Adam's moments, and what comes and goes"),
@@ -111,7 +107,7 @@ COLUMNS: dict[str, Columns] = {
     },
 }
 RATIOS = {"times_residual": "median", "inference_residual": "inference"}
-ADDED = ("saved", "held", "states", "accounted", "peak", "median", "inference")
+ADDED = ("saved", "states", "accounted", "peak", "median", "inference")
 
 
 def depth(
@@ -127,8 +123,8 @@ def depth(
 ) -> Bench:
     """Measure what each block of hidden capsules adds to memory and time.
 
-    Of networks: what is kept for the way back, at every depth; at the shallowest and the two deepest also the memory
-    of a training step, and the time of inference. Of stacks, which are the hidden capsule layers between capsules and
+    Of networks: what is kept for the way back, at every depth; at the shallowest and the deepest also the memory of a
+    training step, and the time of inference. Of stacks, which are the hidden capsule layers between capsules and
     a gradient from above: memory, and the time of forward and backward pass. All stacks share weights and inputs, and
     take turns at all depths. A line "each block" holds the slopes of least squares over the depths.
 
@@ -178,12 +174,12 @@ def depth(
 def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """How much y grows when x grows by one, by least squares; None where x is always the same.
 
-    >>> slope([1, 2, 4], [5.0, 7.0, 11.0])
+    >>> slope([1, 2, 3], [5.0, 7.0, 9.0])
     2.0
     """
     away = [value - sum(x) / len(x) for value in x] if x else []
     square = sum(value**2 for value in away)
-    return sum(a * b for a, b in zip(away, y, strict=True)) / square if square else None
+    return sum(a * (b - y[0]) for a, b in zip(away, y, strict=True)) / square if square else None
 
 
 def _networks(
@@ -192,7 +188,7 @@ def _networks(
     from tqdm import tqdm
 
     lines = []
-    stepped = {depths[0], *depths[-2:]}
+    stepped = {depths[0], depths[-1]}  # a step of a whole network takes seconds
     for blocks in tqdm(depths, desc="network", disable=not progress, leave=False):
         case, forwards = _label("network", blocks), {}
         images, _, labels = inputs(IMAGE_SHAPE, batch, device, seed)
@@ -233,11 +229,9 @@ def _stacks(
             try:
                 stack = STACKS[name](list(layers[: 2 * blocks]))
                 turn = partial(_round, stack, x, g, weights)
-                line["held"] = held_bytes(partial(stack, x), device)
                 line["peak"] = line["states"] * 3 // 4 + peak_bytes(turn, device).peak
-                if "checkpoint" not in name:
-                    line["saved"] = saved_bytes(partial(stack, x), ignore=(x, *weights))
-                    line["accounted"] = line["states"] + line["saved"]
+                line["saved"] = saved_bytes(partial(stack, x), ignore=(x, *weights))
+                line["accounted"] = line["states"] + line["saved"]
             except Exception as error:  # as in `compare`: not installed, too little memory
                 line["failure"] = said(error)
                 continue
