@@ -2,4 +2,5 @@
 
 from capsnb.cli import main
 
-main()
+if __name__ == "__main__":  # the processes of `reproduce --workers` import this file as well
+    main()

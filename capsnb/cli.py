@@ -1,4 +1,4 @@
-"""The command line: `python -m capsnb train | evaluate | data | bench`."""
+"""The command line: `python -m capsnb train | evaluate | data | bench | reproduce`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
-from capsnb.training import CHECKPOINT, TrainConfig
+from capsnb.training import CHECKPOINT, OPTIMIZERS, TrainConfig
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -45,6 +45,7 @@ def train(
     epochs: int = DEFAULT.epochs,
     batch_size: int = DEFAULT.batch_size,
     learning_rate: float = DEFAULT.learning_rate,
+    optimizer: Annotated[str, typer.Option(help=", ".join(OPTIMIZERS))] = DEFAULT.optimizer,
     schedule: str = DEFAULT.schedule,
     decay: float = DEFAULT.decay,
     precision: str = DEFAULT.precision,
@@ -80,6 +81,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         schedule=schedule,  # type: ignore[arg-type]  # TrainConfig checks the name and says which there are
         decay=decay,
         precision=precision,  # type: ignore[arg-type]
@@ -239,6 +241,36 @@ def _measure(
     typer.echo(f"\nwritten to {path}")
 
 
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="a study (a wrong name lists them)")],
+    out: Annotated[Path | None, typer.Option(help="folder of the results; default results")] = None,
+    root: Root = None,
+    seeds: Annotated[int | None, typer.Option(help="this many seeds of each run; all by default")] = None,
+    budget: Annotated[float | None, typer.Option(help="minutes after which no further run is begun")] = None,
+    workers: Annotated[int, typer.Option(help="runs at the same time")] = 1,
+    show: Annotated[bool, typer.Option("--list", help="show what is there, and run nothing")] = False,
+) -> None:
+    """Train the runs of a study that have no result yet; show the table."""
+    import math
+
+    from capsnb import experiments
+
+    folder = out or Path("results")
+    if not show:
+        left = experiments.reproduce(
+            study,
+            folder,
+            root=None if root is None else str(root),
+            budget=math.inf if budget is None else 60 * budget,
+            workers=workers,
+            only=lambda run: seeds is None or run.config.seed < seeds,
+        )
+        if left:
+            typer.echo(f"{left} runs are left; the same command goes on")
+    typer.echo(experiments.table(study, folder))
+
+
 def _load(
     name: str, root: str | None, images: int | None, *, preprocess: Preprocess, download: bool
 ) -> ImageData:
@@ -282,7 +314,7 @@ def main() -> NoReturn:
     """Run a command; what is wrong with the input is one line, not a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         typer.secho(f"capsnb: {error}", fg="red", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)

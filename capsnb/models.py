@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from capsnb.kernels import Backend
-from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
+from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 
@@ -87,6 +87,8 @@ class CapsNet(nn.Module):
         recompute: compute the first convolution again on the way back instead of keeping its output (52 MB for 128
             images of MNIST); the same gradients for a little more time.
         weight_std: spread of the initial transformation matrices; None for the default, 0.01 for MoCapsNet's.
+        identity: how much of the identity the hidden layers' initial matrices have, see `layers.add_identity_`. Without
+            shortcuts, 2 lets deep networks learn that stay at chance with 0.
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
     Raises:
@@ -112,6 +114,7 @@ class CapsNet(nn.Module):
         backend: Backend = "auto",
         recompute: bool = False,
         weight_std: float | None = None,
+        identity: float = 0.0,
         decoder: tuple[int, ...] | None = (512, 1024),
     ) -> None:
         super().__init__()
@@ -143,6 +146,8 @@ class CapsNet(nn.Module):
             )
             for below, above in pairwise(sizes)
         ]
+        for layer in layers[1:-1] if identity else []:
+            add_identity_(cast(RoutingCapsules, layer), identity)
         hidden = self._stack(layers[1:-1])
         if blocks:
             layers[1:-1] = [hidden]

@@ -340,8 +340,9 @@ def curves(
     handles, names = axes.flat[0].get_legend_handles_labels()
     if len(every_run) > 1:
         fits = int(WIDTH / (0.6 + 0.09 * max(map(len, names))))
-        place = "lower" if title else "upper"  # a title stands where the legend would
-        fig.legend(handles, names, loc=f"outside {place} center", ncols=max(fits, 1))
+        # A title stands where the legend would.
+        loc: Any = "outside lower center" if title else "outside upper center"
+        fig.legend(handles, names, loc=loc, ncols=max(fits, 1))
     longest = max(run.records[-1].epoch for run in every_run)
     return describe(fig, f"Curves over {longest} epochs. {'; '.join(told)}.")
 

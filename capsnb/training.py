@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,24 @@ from capsnb.models import CapsuleOutput
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+
+def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    try:
+        from pytorch_optimizer import Ranger21
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            'optimizer="ranger21" comes from the package pytorch_optimizer, which is not installed: '
+            "pip install pytorch_optimizer, or choose another optimizer"
+        ) from None
+    # The schedule is TrainConfig's, as for every optimizer; Ranger21's own would need to know the steps to come.
+    return Ranger21(parameters, num_iterations=1, lr=lr, disable_lr_scheduler=True)
+
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {  # fused: one pass over the weights, not ten
     "adam": partial(torch.optim.Adam, fused=True),
     "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+    "ranger21": _ranger21,
 }
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -42,7 +57,8 @@ class TrainConfig:
         epochs: how often the training images are seen, >= 1.
         batch_size: B of one forward pass, >= 1.
         learning_rate: the highest learning rate, > 0.
-        optimizer: "adam" or "adamw".
+        optimizer: "adam", "adamw", "sgd" (with Nesterov's momentum of 0.9), or "ranger21" (Wright and Demeure 2021,
+            from the package pytorch_optimizer; its own warm-up and warm-down are off, since `schedule` decides).
         schedule: how the learning rate falls: "constant", "exponential" (times `decay` after each epoch), "step"
             (times `decay` after every `step_epochs` epochs), "cosine" (to zero), "one_cycle" (up for the first 30 %
             of the run, then down to zero).
@@ -400,10 +416,10 @@ def _save(
 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     state = optimizer.state_dict()
-    for index, values in state["state"].items():
+    for index, values in state.pop("state").items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-    metadata = {"run": identity, "history": history.to_json(), "scaler": scaler}
+    metadata = {"run": identity, "history": history.to_json(), "scaler": scaler, "optimizer": state}
     write_atomically(
         path,
         save(
@@ -485,7 +501,7 @@ def _resume(
             # empty_like keeps the parameter's memory format; another one would change the order of additions
             kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             state.setdefault(int(index), {})[key] = kept.detach()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, **metadata["optimizer"]})
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(cast(dict[str, Any], metadata["scaler"]))
     return records

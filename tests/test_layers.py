@@ -13,7 +13,7 @@ from capsnb import (
     scaled_distance_routing,
     squash,
 )
-from capsnb.layers import default_weight_std
+from capsnb.layers import add_identity_, default_weight_std
 
 
 @given(
@@ -165,3 +165,23 @@ def test_bad_sizes_and_names_are_named(arguments, named):
 def test_capsules_of_another_shape_are_named():
     with pytest.raises(ValueError, match=r"\[B, 6, 4\] are expected, got \(2, 6, 5\)"):
         RoutingCapsules(6, 4, 3, 5)(torch.randn(2, 6, 5))
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_layer_from_the_identity_leaves_directions_as_they_are(iterations):
+    layer = RoutingCapsules(5, 4, 5, 4, iterations=iterations, weight_std=0.0)
+    add_identity_(layer, gain=1.5)
+    expected = torch.zeros(5, 5, 4, 4)
+    for j in range(5):
+        expected[j, j] = 1.5 * 5 * torch.eye(4)
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    u = torch.randn(3, 5, 4)
+    v = layer(u)
+    torch.testing.assert_close(torch.cosine_similarity(u, v, dim=-1), torch.ones(3, 5), rtol=0, atol=1e-5)
+    if iterations == 1:
+        torch.testing.assert_close(v, squash(1.5 * u))
+
+
+def test_a_layer_that_changes_capsules_has_no_identity():
+    with pytest.raises(ValueError, match="maps 5 capsules of 4 numbers to 3 of 4 has no identity"):
+        add_identity_(RoutingCapsules(5, 4, 3, 4))

@@ -15,6 +15,7 @@ from capsnb import (
     capsule_loss,
     summary,
 )
+from capsnb.layers import add_identity_
 from capsnb.models import Decoder
 
 TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
@@ -228,3 +229,16 @@ def test_gamma_is_checked_at_any_depth():
             made(MoCapsNet, blocks=blocks, gamma=0)
     with pytest.raises(ValueError, match="at most 6 layers"):
         made(MoCapsNet, blocks=4, gamma=0.1)
+
+
+def test_hidden_layers_can_begin_from_the_identity():
+    """The same random numbers, and the identity added where capsules stay as many and as large."""
+    networks = []
+    for gain in (0.0, 2.0):
+        torch.manual_seed(0)
+        networks.append(CapsNet(blocks=1, hidden_capsules=5, identity=gain, **TINY))
+    plain, straight = networks
+    for number, (before, after) in enumerate(zip(plain.capsule_layers, straight.capsule_layers, strict=True)):
+        if number in (1, 2):
+            add_identity_(before, 2.0)
+        assert torch.equal(before.weight, after.weight)

@@ -156,6 +156,29 @@ def test_under_autocast_nothing_is_lost_between_layers(backend):
     assert_equal(found, expected, 1e-5)
 
 
+def test_a_scaler_s_factor_passes_through_and_an_overflow_skips_the_step():
+    """Mixed precision multiplies the loss: gradients must grow by that factor, and an infinite one must be seen."""
+    stack, x, g = problem(6, dtype=torch.float32)
+    expected = results(stack, stack, x, g)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = torch.optim.SGD(stack.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in stack.parameters()]
+    for factor in (1.0, float("inf")):
+        optimizer.zero_grad()
+        scaler.scale((stack(x.detach()) * g).sum() * factor).backward()
+        scaler.unscale_(optimizer)
+        if factor == 1:
+            assert_equal([p.grad for p in stack.parameters()], expected[2:], 1e-6)
+        scaler.step(optimizer)
+        scaler.update()
+        moved = [p.detach() for p in stack.parameters()]
+        if factor == 1:
+            assert all(not torch.equal(a, b) for a, b in zip(before, moved, strict=True))
+            before = [p.clone() for p in moved]
+    assert scaler.get_scale() == 2.0**9  # halved by the overflow
+    assert all(torch.equal(a, b) for a, b in zip(before, moved, strict=True))
+
+
 def test_autocast_s_copies_of_weights_are_not_left_behind():
     """A copy made where nothing is recorded would hide the weight from others who use it."""
     linear = nn.Linear(4, 4)

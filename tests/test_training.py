@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from capsnb import CapsNet, History, ImageData, ResCapsNet, TrainConfig, capsule_loss, fit, load_data
-from capsnb.training import CHECKPOINT, SCHEDULES, load_weights
+from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=3e-3, seed=5)
@@ -111,6 +111,60 @@ def test_a_stopped_run_goes_on_to_the_same_weights(data, whole_run, tmp_path):
     history = fit(model, data, CONFIG, run_dir=tmp_path, progress=False)
     assert without_time(history) == without_time(whole_run[0])
     assert_bitwise_equal(weights(model), whole_run[1])
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns_and_goes_on_where_it_stopped(optimizer, data, tmp_path):
+    """What an optimizer knows beside its tensors, such as Ranger21's count of steps, must come back as well."""
+    if optimizer == "ranger21":
+        pytest.importorskip("pytorch_optimizer")
+    config = dataclasses.replace(CONFIG, epochs=4, optimizer=optimizer)
+    steps = 0
+
+    def stop(*_: object) -> None:
+        nonlocal steps
+        steps += torch.is_grad_enabled()
+        if steps > 11:  # 5 steps an epoch: in the middle of the third
+            raise Stopped
+
+    whole, stopped, resumed = tiny(), tiny(), tiny()
+    before = weights(whole)
+    history = fit(whole, data, config, progress=False)
+    assert history["loss"][-1] < history["loss"][0]
+    assert any(not torch.equal(before[name], value) for name, value in weights(whole).items())
+    stopped.register_forward_pre_hook(stop)
+    with pytest.raises(Stopped):
+        fit(stopped, data, config, run_dir=tmp_path, progress=False)
+    again = fit(resumed, data, config, run_dir=tmp_path, progress=False)
+    assert without_time(again) == without_time(history)
+    assert_bitwise_equal(weights(resumed), weights(whole))
+
+
+def test_ranger21_is_that_of_the_package():
+    """Its own schedule is off: the learning rate of a step is the one that TrainConfig gives."""
+    reference = pytest.importorskip("pytorch_optimizer").Ranger21
+    ours, theirs = (torch.nn.Linear(4, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = (
+        OPTIMIZERS["ranger21"](ours.parameters(), lr=0.01),
+        reference(theirs.parameters(), num_iterations=100, lr=0.01, disable_lr_scheduler=True),
+    )
+    for _ in range(3):
+        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+    assert_bitwise_equal(weights(ours), weights(theirs))
+
+
+def test_an_absent_optimizer_says_what_to_install(monkeypatch, data):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install pytorch_optimizer.*or choose another"):
+        fit(tiny(), data, dataclasses.replace(CONFIG, optimizer="ranger21"), progress=False)
 
 
 RUN = """
@@ -235,21 +289,9 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(data):
     large = dataclasses.replace(config, batch_size=50, accumulate=1)
     still = small.with_preprocess(pad=0, rotate=0.0)
     a, b = tiny().double(), tiny().double()
-    with_sgd = {"sgd": torch.optim.SGD}
-    from capsnb import training
-
-    training.OPTIMIZERS.update(with_sgd)
-    try:
-        for model, settings in ((a, config), (b, large)):
-            double = CastToDouble(model)
-            fit(
-                double,
-                still,
-                dataclasses.replace(settings, optimizer="sgd", learning_rate=0.1),
-                progress=False,
-            )
-    finally:
-        training.OPTIMIZERS.pop("sgd")
+    for model, settings in ((a, config), (b, large)):
+        with_sgd = dataclasses.replace(settings, optimizer="sgd", learning_rate=0.1)
+        fit(CastToDouble(model), still, with_sgd, progress=False)
     for name, value in weights(a).items():
         torch.testing.assert_close(value, weights(b)[name], rtol=1e-9, atol=1e-12)
 

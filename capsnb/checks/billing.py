@@ -1,0 +1,164 @@
+"""Checks for the exercises of chapter 13, *Memory and time*."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, call, number, unanswered
+from capsnb.reversible import LOST_DIGITS
+
+B, J, E = 128, 32, 8
+
+
+def states(answer: object) -> Verdict:
+    """Check how many megabytes weights, gradients and Adam's two moments of one block take in float32.
+
+    Args:
+        answer: a number of megabytes (10^6 bytes) for two layers from 32x8 to 32x8, or `...`.
+
+    Returns:
+        Right, or what was forgotten.
+
+    >>> states(0.524)
+    ✗ Not yet. Those are the weights alone. Their gradients and Adam's two moments are as large, each of them.
+    """
+    value = number(answer)
+    if isinstance(value, Verdict):
+        return value
+    weights = 2 * (J * E) ** 2 * 4 / 1e6
+    slips = [
+        (4 * weights, True, "Four tensors of the size of the weights: 16 bytes for each trained number."),
+        (weights, False, "Those are the weights alone. Their gradients and Adam's two moments are as large, each of "
+         "them."),
+        (2 * weights, False, "Adam keeps two moments, or the gradients were forgotten: count four tensors."),
+        (3 * weights, False, "One of four is missing: weights, gradients, first moments, second moments."),
+        (weights / 2, False, "That is one layer's weights. A block has two layers, and four tensors for each."),
+        (8 * weights, False, "Those would be float64. A float32 takes four bytes."),
+    ]  # fmt: skip
+    for slip, right, why in slips:
+        if abs(value - slip) <= 0.005 * slip:
+            return Verdict(right, why)
+    return Verdict(False, "Count the numbers in W of one layer, two layers, four tensors, four bytes.")
+
+
+def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    r"""Check the slope of least squares, :math:`\sum (x - \bar x)(y - \bar y) / \sum (x - \bar x)^2`.
+
+    Args:
+        answer: function of x and y, `[N]` each, that returns the slope as a tensor.
+
+    Returns:
+        The verdict.
+
+    >>> slope(lambda x, y: torch.cov(torch.stack([x, y]))[0, 1] / x.var()).right
+    True
+    """
+    x = torch.tensor([1.0, 2.0, 3.0, 5.0, 8.0], dtype=torch.float64)
+    y = torch.tensor([4462.0, 4612.0, 4858.0, 5204.0, 5786.0], dtype=torch.float64)
+    away = x - x.mean()
+    right = (away * y).sum() / away.square().sum()
+    found = call(answer, x, y)
+    if isinstance(found, Verdict):
+        return found
+    if found.numel() != 1:
+        return Verdict(False, f"One number is expected, got a tensor of shape {tuple(found.shape)}.")
+    wrong = {
+        "That is the rise from the first to the last point. It forgets all points between them.":
+            (y[-1] - y[0]) / (x[-1] - x[0]),
+        "This line goes through the origin. A network without blocks needs memory too: take the means off first.":
+            (x * y).sum() / x.square().sum(),
+        "That is the mean of y over x. It charges the blocks for everything else.": (y / x).mean(),
+        "That is the mean rise between neighbours, but the last depths are further apart than the first ones.":
+            y.diff().mean(),
+        "This is the covariance: divide by the spread of x.": (away * y).mean(),
+        "Upside down: blocks for each megabyte.": 1 / right,
+    }  # fmt: skip
+    value = float(found)
+    if math.isclose(value, float(right), rel_tol=1e-6):
+        return Verdict(
+            True, f"{value:.1f} MB for each block, over these five depths of the paper's first row."
+        )
+    for explanation, mistaken in wrong.items():
+        if math.isclose(value, float(mistaken), rel_tol=1e-6):
+            return Verdict(False, explanation)
+    return Verdict(False, f"For the paper's figures you give {value:.4g}; subtract both means and try again.")
+
+
+def even(answer: Callable[[int, int], float]) -> Verdict:
+    """Check the batch at which a layer's remembered input weighs as much as its states.
+
+    Args:
+        answer: function of J and E that returns B; input `[B, J, E]`, weights `[J, J, E, E]`, Adam, all float32.
+
+    Returns:
+        The verdict.
+
+    >>> even(lambda J, E: 4 * J * E).right
+    True
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    sizes = (5, 3)
+    try:
+        value = number(answer(*sizes))
+    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    if isinstance(value, Verdict):
+        return value
+    numbers = sizes[0] * sizes[1]
+    slips = {
+        numbers: "That compares with the weights alone. Adam's states are four times as many numbers.",
+        3 * numbers: "Count four: weights, gradients, two moments.",
+        4 * numbers**2: "J and E of the input cancel against one J and one E of the weights.",
+        2 * numbers: "Count four tensors: weights, gradients, two moments.",
+        16 * numbers: "Both sides have four bytes for each number: they cancel.",
+    }
+    if value == 4 * numbers:
+        return Verdict(
+            True,
+            f"4 J E: {4 * 32 * 8:,} images for the paper's layers, whose batch is {B}. Weights weigh more.",
+        )
+    return Verdict(False, slips.get(int(value), "Set B J E equal to 4 J² E², and solve for B."))
+
+
+def deepest(answer: Callable[[float], float]) -> Verdict:
+    """Check how many layers may be undone before six decimal digits are lost.
+
+    Args:
+        answer: function of gamma in (0, 1) that returns the largest whole number of layers.
+
+    Returns:
+        The verdict.
+
+    >>> import math
+    >>> deepest(lambda gamma: math.floor(6 / -math.log10(gamma))).right
+    True
+    """
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    for gamma in (0.9, 0.5, 0.99):
+        try:
+            value = number(answer(gamma))
+        except Exception as error:
+            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        if isinstance(value, Verdict):
+            return value
+        right = math.floor(LOST_DIGITS / -math.log10(gamma))
+        if value == right:
+            continue
+        if value == math.floor(LOST_DIGITS / -math.log(gamma)):
+            return Verdict(False, "Digits are decimal: take the logarithm to base 10, not the natural one.")
+        if value == math.floor(LOST_DIGITS / -math.log2(gamma)):
+            return Verdict(False, "Digits are decimal: six bits are fewer than two digits.")
+        if value == right + 1:
+            return Verdict(False, "One too many: round down, the last layer must still fit.")
+        if value == -right or value < 0:
+            return Verdict(False, "The logarithm of a gamma below 1 is negative: a sign slipped.")
+        return Verdict(
+            False, f"At gamma {gamma} you allow {value:g} layers; n layers cost -n log10(gamma) digits."
+        )
+    return Verdict(True, "131 layers at 0.9, which are 65 blocks. Memory is not what ends there.")
