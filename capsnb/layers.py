@@ -81,7 +81,8 @@ class RoutingCapsules(nn.Module):
         routing: the way to agree: "rba", routing by agreement; "sda", scaled distances; "em", expectation maximisation.
         backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without
             storing votes (see `capsnb.kernels.route`; "native" and "triton" have "rba" only); "auto" chooses.
-        detach: let gradients flow through the last iteration only; False gives the full gradient and stores the votes.
+        detach: let gradients flow through the last iteration only, instead of through all. None is True for "rba",
+            where False stores the votes, and False for the others, which learn far more slowly with True.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:
@@ -111,7 +112,7 @@ class RoutingCapsules(nn.Module):
         iterations: int = 3,
         routing: Routing = "rba",
         backend: Backend = "auto",
-        detach: bool = True,
+        detach: bool | None = None,
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -133,7 +134,8 @@ class RoutingCapsules(nn.Module):
                 f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
                 f"choose one of {', '.join(TILED_BACKENDS)}"
             )
-        self.iterations, self.routing, self.backend, self.detach = iterations, routing, backend, detach
+        self.iterations, self.routing, self.backend = iterations, routing, backend
+        self.detach = routing == "rba" if detach is None else detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         if weight_std is None:
             weight_std = WEIGHT_STD.get(routing) or default_weight_std(in_capsules, out_capsules, out_dim)

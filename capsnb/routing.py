@@ -97,7 +97,7 @@ def scaled_distance_routing(
     iterations: int = 3,
     *,
     bias: Tensor | None = None,
-    detach: bool = True,
+    detach: bool = False,
     return_couplings: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Send each lower capsule's votes to the upper capsules that they come closest to: scaled-distance agreement, SDA.
@@ -129,8 +129,9 @@ def scaled_distance_routing(
         capsules: u, the input capsules that cast them, `[B, I, D]`.
         iterations: R, how often the couplings are computed, >= 1; the first couplings are uniform.
         bias: :math:`\beta`, `[J, E]`, added to the weighted sums; None for none.
-        detach: let gradients flow through the last iteration only, with its couplings as constants; False gives the
-            full gradient through all iterations, which needs the votes of all of them.
+        detach: let gradients flow through the last iteration only, with its couplings as constants, instead of
+            through all of them. A long parent is far from every short vote, so attention leaves it while it grows;
+            with constant couplings no gradient says so, and networks learn far more slowly.
         return_couplings: also return the couplings of every iteration, to look inside.
 
     Returns:
@@ -220,7 +221,7 @@ def em_routing(
     beta_use: Tensor,
     beta_activation: Tensor,
     inverse_temperature: float = INVERSE_TEMPERATURE,
-    detach: bool = True,
+    detach: bool = False,
     return_couplings: bool = False,
 ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
     r"""Explain the votes as clouds around the upper capsules' poses, and activate those whose clouds are tight.
@@ -244,8 +245,7 @@ def em_routing(
     Deviations. The paper's cost is a sum over all input capsules, so that a layer above a thousand capsules would want
     another :math:`\lambda` and other betas than one above thirty; here the mass :math:`m_j` is measured in fair shares,
     I/J. The paper raises :math:`\lambda` by a schedule that it does not print; here it rises in equal steps,
-    :math:`\lambda_r = \lambda\, r / R`. The variance has a floor, so that a cloud of one vote has a finite cost. With
-    `detach`, gradients do not pass through the earlier iterations; the paper's pass through all.
+    :math:`\lambda_r = \lambda\, r / R`. The variance has a floor, so that a cloud of one vote has a finite cost.
 
     Args:
         votes: :math:`\hat u`, `[B, I, J, E]`; in the paper E = 16, a 4x4 pose matrix.
@@ -254,8 +254,8 @@ def em_routing(
         beta_use: :math:`\beta_u`, `[J]`, the cost of describing one number of one vote at :math:`\sigma = 1`.
         beta_activation: :math:`\beta_a`, `[J]`, what an upper capsule may cost and still be more active than not.
         inverse_temperature: :math:`\lambda` of the last iteration, > 0.
-        detach: let gradients flow through the last M-step only, with R as constants; False gives the full gradient
-            through all iterations, which needs the votes of all of them.
+        detach: let gradients flow through the last M-step only, with R as constants, instead of through all
+            iterations.
         return_couplings: also return R of every iteration, to look inside.
 
     Returns:

@@ -1,10 +1,9 @@
 r"""Scaled-distance and EM routing without stored votes, in plain PyTorch. Taught in chapter 8, *Other ways to agree*.
 
 Their couplings follow from the votes and from little else: from v and the mean distance, or from :math:`\mu`,
-:math:`\sigma` and a. So votes are computed a few input capsules at a time and forgotten, as in chapter 5; what one tile
-adds to a sum is computed again on the way back (`torch.utils.checkpoint`), which also differentiates it. This
-needs couplings that are constants: the full gradient through all iterations (`detach=False`) runs back through the
-couplings of every vote in every iteration, so there the definition is the only way.
+:math:`\sigma` and a. So votes are computed a few input capsules at a time and forgotten, as in chapter 5. What a tile
+adds to a sum is computed again on the way back (`torch.utils.checkpoint`) and differentiated there, the couplings
+included: an iteration hands only B * J * E numbers to the next, so the full gradient needs no stored votes either.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def route_by_distance(
     iterations: int = 3,
     *,
     backend: str = "auto",
-    detach: bool = True,
+    detach: bool = False,
 ) -> Tensor:
     """Capsules in, capsules out: `scaled_distance_routing` of the votes W u, with the votes stored or not.
 
@@ -55,7 +54,7 @@ def route_by_distance(
         iterations: R >= 1.
         backend: "eager" is the definition; "fused" computes votes tile by tile; "auto" takes "eager", which is faster,
             for votes of a few tiles (16 MB on a CPU) and under `torch.compile`, else "fused".
-        detach: let gradients flow through the last iteration only; False goes through all of them, with "eager".
+        detach: let gradients flow through the last iteration only, instead of through all of them.
 
     Returns:
         Output capsules, `[B, J, E]`, in the wider type of u and W.
@@ -69,13 +68,13 @@ def route_by_distance(
     >>> torch.allclose(v, scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
     True
     """
-    eager = _stores_votes(u, weight, iterations, backend, detach)
+    eager = _stores_votes(u, weight, iterations, backend)
     given, (u, weight, bias) = _prepared(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
             v = scaled_distance_routing(_votes(u, weight), u, iterations, bias=bias, detach=detach)
         else:
-            v = _by_distance(u, weight, bias, iterations)
+            v = _by_distance(u, weight, bias, iterations, detach)
     return v.to(given)
 
 
@@ -88,7 +87,7 @@ def route_by_em(
     *,
     inverse_temperature: float = INVERSE_TEMPERATURE,
     backend: str = "auto",
-    detach: bool = True,
+    detach: bool = False,
 ) -> Tensor:
     r"""Capsules in, capsules out: `em_routing` of the votes W u, between capsules that are vectors.
 
@@ -107,7 +106,7 @@ def route_by_em(
         iterations: R >= 1.
         inverse_temperature: see `em_routing`.
         backend: as in `route_by_distance`.
-        detach: let gradients flow through the last M-step only; False goes through all of them, with "eager".
+        detach: let gradients flow through the last M-step only, instead of through all iterations.
 
     Returns:
         Output capsules, `[B, J, E]`, in the wider type of u and W.
@@ -119,7 +118,7 @@ def route_by_em(
     >>> v.shape, bool((v.norm(dim=-1) < 1).all())
     (torch.Size([2, 3, 4]), True)
     """
-    eager = _stores_votes(u, weight, iterations, backend, detach)
+    eager = _stores_votes(u, weight, iterations, backend)
     given, (u, weight, beta_use, beta_activation) = _prepared(u, weight, beta_use, beta_activation)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
@@ -133,7 +132,7 @@ def route_by_em(
                 detach=detach,
             )
         else:
-            mean, a = _by_em(u, weight, beta_use, beta_activation, iterations, inverse_temperature)
+            mean, a = _by_em(u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach)
         return (a[..., None] * mean / _lengths(mean)[..., None]).to(given)
 
 
@@ -165,20 +164,21 @@ def _added(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tenso
     return tuple(x + y for x, y in zip(first, second, strict=True))
 
 
-def _by_distance(u: Tensor, weight: Tensor, bias: Tensor, iterations: int) -> Tensor:
+def _by_distance(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, detach: bool) -> Tensor:
     I, J, E, _ = weight.shape
     v, t = u.new_zeros(len(u), J, E), u.new_zeros(len(u))  # a scale of 0: couplings are uniform
+    heard = partial(_heard, detach)
     for _ in range(iterations - 1):
-        with torch.no_grad():
-            v = squash(sum_over_tiles(_heard, u, weight, v, t)[0] + bias)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            v = squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
             t = distance_scale(sum_over_tiles(_far, u, weight, v)[0] / (I * J), J)
-    return squash(sum_over_tiles(_heard, u, weight, v, t)[0] + bias)
+    return squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
 
 
-def _heard(u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-    """s, `[B, J, E]`, with the couplings that belong to v and t as constants."""
+def _heard(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    """s, `[B, J, E]`, with the couplings that belong to v and t."""
     votes = shorten(_votes(u, weight), u)
-    with torch.no_grad():
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
 
@@ -195,38 +195,39 @@ def _by_em(
     beta_activation: Tensor,
     iterations: int,
     inverse_temperature: float,
+    detach: bool,
 ) -> tuple[Tensor, Tensor]:
     I, J, _, _ = weight.shape
     clouds: tuple[Tensor, ...] = ()
     for r in range(1, iterations + 1):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and r == iterations):
-            mass, sums = sum_over_tiles(_moments, u, weight, *clouds)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
+            mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *clouds)
             mean = sums / (mass + EPSILON)[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored(sum_over_tiles(_squares, u, weight, mean, *clouds)[0], mass)
+            variance = floored(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
             temperature = inverse_temperature * r / iterations
             logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
         clouds = mean, variance, logit
     return mean, logit.sigmoid()
 
 
-def _moments(u: Tensor, weight: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+def _moments(detach: bool, u: Tensor, weight: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
     """Sums over i of r_ij, `[B, J]`, and of r_ij times the votes, `[B, J, E]`."""
     votes = _votes(u, weight)
-    r = _assigned(u, votes, *clouds)
+    r = _assigned(detach, u, votes, *clouds)
     return r.sum(1), torch.einsum("bij,bije->bje", r, votes)
 
 
-def _squares(u: Tensor, weight: Tensor, mean: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
     """The sum over i of r_ij times the squared distances from the mean, `[B, J, E]`."""
     votes = _votes(u, weight)
-    r = _assigned(u, votes, *clouds)
+    r = _assigned(detach, u, votes, *clouds)
     return (torch.einsum("bij,bije->bje", r, (votes - mean[:, None]).square()),)
 
 
-def _assigned(u: Tensor, votes: Tensor, *clouds: Tensor) -> Tensor:
-    """r_ij, `[B, I, J]`: assignments to clouds as constants, alike where there are no clouds yet, times lengths."""
-    with torch.no_grad():
+def _assigned(detach: bool, u: Tensor, votes: Tensor, *clouds: Tensor) -> Tensor:
+    """r_ij, `[B, I, J]`: assignments to clouds, alike where there are no clouds yet, times lengths."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         R = assignments(votes, *clouds) if clouds else torch.full_like(votes[..., 0], 1 / votes.shape[2])
     return R * _lengths(u)[..., None]
 
@@ -247,17 +248,15 @@ def _prepared(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
     return given, [x.to(wide) for x in tensors]
 
 
-def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str, detach: bool) -> bool:
+def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str) -> bool:
     """Whether the definition computes it; complains about what nobody can compute."""
     demand_layer(u, weight, iterations)
     if backend not in TILED_BACKENDS:
         raise ValueError(
             f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'
         )
-    if not detach and backend == "fused":
-        raise ValueError("detach=False needs backend='eager' or 'auto', got 'fused'")
     if backend == "auto":
-        return not detach or torch.compiler.is_compiling() or _votes_bytes(u, weight) <= FEW * _tile_bytes(u)
+        return torch.compiler.is_compiling() or _votes_bytes(u, weight) <= FEW * _tile_bytes(u)
     return backend == "eager"
 
 
