@@ -15,7 +15,7 @@ from capsnb.routing import VARIANCE_FLOOR
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
-WEIGHT_STD = {"sda": 0.1, "em": 0.05}  # measured: with larger or smaller ones networks learn more slowly
+WEIGHT_STD = {"sda": 0.1, "em": 0.05}  # of those tried on mnist5k, what CapsNet learned fastest with
 
 
 class PrimaryCapsules(nn.Module):
@@ -70,7 +70,8 @@ class RoutingCapsules(nn.Module):
     and after sixteen such layers nothing of the image is left in them: deep networks with "sda" want shortcuts.
     Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.tiles.route_by_em`) takes a capsule's length
     for its activation and gives capsules that are as long as they are active. Only ratios of votes and
-    :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth; a small one learns faster.
+    :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth, down to the variance floor; a
+    small one learns faster.
 
     Args:
         in_capsules: I.
