@@ -217,7 +217,8 @@ def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
 
     With uniform couplings 1/J capsule j then receives :math:`g\,u_j`, and routing lets it keep more and more of it. At
     the default weights g = 2 outweighs what was drawn at random; lengths live if those of the first layer do.
-    Deep stacks without shortcuts learn from there, and from no spread of random weights that we know: see chapter 6.
+    With three rounds of routing, deep stacks without shortcuts learn from there, and from no spread of random weights
+    that we know: see chapter 6.
 
     Args:
         layer: a layer with I = J and D = E; its weights are changed in place.

@@ -88,7 +88,7 @@ class CapsNet(nn.Module):
             images of MNIST); the same gradients for a little more time.
         weight_std: spread of the initial transformation matrices; None for the default, 0.01 for MoCapsNet's.
         identity: how much of the identity the hidden layers' initial matrices have, see `layers.add_identity_`. Without
-            shortcuts, 2 lets deep networks learn that stay at chance with 0.
+            shortcuts, and with three rounds of routing, 2 lets deep networks learn that stay at chance with 0.
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
     Raises:
