@@ -156,7 +156,9 @@ def depth(
     for line in lines:
         reference = [x for x in lines if x["case"] == line["case"] and x["name"] == "ResCapsNet"]
         for column, figure in RATIOS.items():
-            if line[figure] and reference and reference[0][figure]:
+            if (
+                reference and (line[figure] or 0) > 0 and (reference[0][figure] or 0) > 0
+            ):  # slopes may be noise
                 line[column] = line[figure] / reference[0][figure]
     return finished(
         "depth",
