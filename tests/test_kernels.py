@@ -56,7 +56,10 @@ def assert_equal(found, expected, tolerance):
     seed=st.integers(0, 99),
 )
 def test_equals_the_definition(backend, B, I, layer, iterations, seed):
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+    for dtype, tolerance in (
+        (torch.float64, 1e-9),
+        (torch.float32, 2e-5),
+    ):  # few numbers may cancel in float32
         args = problem(B, I, *layer, dtype, seed)
         assert_equal(results(*args, iterations, backend), results(*args, iterations), tolerance)
 
