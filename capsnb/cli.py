@@ -67,7 +67,10 @@ def train(
     ] = "rba",
     compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="compute the first convolution again instead of keeping it")
+        bool,
+        typer.Option(
+            "--recompute", help="compute again on the way back what is cheap, instead of keeping it"
+        ),
     ] = False,
 ) -> None:
     """Train a capsule network; write checkpoint, history and evaluation into RUN."""

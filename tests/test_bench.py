@@ -268,6 +268,11 @@ def test_momentum_holds_the_same_at_every_depth_and_the_others_more():
     assert each["MoCapsNet, checkpoint"]["saved"] == 2 * SIZE
 
 
+def test_layers_that_compute_again_keep_what_goes_into_them():
+    result = bench.depth(["stack"], blocks=[1, 2], batch=16, rounds=1, only=["ResCapsNet, recomputed"])
+    assert result["stack, each block", "ResCapsNet, recomputed"]["saved"] == 2 * 8 * SIZE
+
+
 def test_ratios_are_those_to_the_residual_stack():
     result = bench.depth(["stack"], blocks=[1, 3], batch=2, rounds=2, only=["ResCapsNet", "MoCapsNet"])
     for case in ("stack, 1 block", "stack, 3 blocks", "stack, each block"):
@@ -309,7 +314,7 @@ def small_models(monkeypatch):
 @pytest.mark.usefixtures("small_models")
 def test_networks_are_measured_with_and_without_votes():
     result = bench.depth(["network"], blocks=[1, 2, 3], batch=4, rounds=1)
-    names = [f"{name}{stored}" for stored in ("", stacks.STORED) for name in stacks.MODELS]
+    names = [name for name in stacks.NAMES if name in stacks.NETWORKS]
     assert [line["name"] for line in result.lines] == names * 4
     each = {name: result["network, each block", name] for name in names}
     votes = 4 * 4 * 32 * 32 * 8
@@ -320,7 +325,7 @@ def test_networks_are_measured_with_and_without_votes():
             assert line["states"] == 4 * sum(p.nbytes for p in model.parameters())
             assert line["accounted"] == line["states"] + line["saved"]
             assert (line["peak"] is None) == (n == 2)  # the shallowest and the deepest
-            assert (line["inference"] is None) == (n == 2 or name.endswith(stacks.STORED))
+            assert (line["inference"] is None) == (n == 2 or name not in stacks.MODELS)
             assert line["broken"] == (None if n == 2 else 0)
             assert line["peak"] is None or line["peak"] > line["states"]
     for stored in ("", stacks.STORED):
