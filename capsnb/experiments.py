@@ -142,8 +142,8 @@ def collapse() -> Iterator[Run]:
 
 
 def routings() -> Iterator[Run]:
-    """Does it matter how capsules agree? Three ways, each from the weights with which it learns well."""
-    for routing, weight_std in (("rba", 0.3), ("sda", None), ("em", None)):
+    """Does it matter how capsules agree? Each way from weights with which CapsNet's training loss falls fast."""
+    for routing, weight_std in (("rba", 0.1), ("sda", None), ("em", None)):
         way: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
         yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **way)
         yield from _quick("routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **way)
