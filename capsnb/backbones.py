@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from difflib import get_close_matches
 from itertools import takewhile
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class AlexBackbone(nn.Sequential):
     last four keep height and width, and there is no further pooling: of 28x28 pixels 2x2 places are left (Zain and
     Umar 2025).
 
+    Weights are drawn so that numbers keep their size from layer to layer (He et al. 2015); how the paper draws them it
+    does not say. PyTorch's own default lets them shrink, and the capsules behind begin silent.
+
     Args:
         in_channels: C of the images.
         widths: channels of the five convolutions.
@@ -60,6 +63,10 @@ class AlexBackbone(nn.Sequential):
             *(nn.Conv2d(third, fourth, 3, padding=1), nn.ReLU()),
             *(nn.Conv2d(fourth, last, 3, padding=1), nn.ReLU()),
         )
+        for module in self:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, module.bias))
 
 
 class ResidualBlock(nn.Module):
