@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from capsnb.data import ImageData
 from capsnb.files import write_atomically
-from capsnb.losses import CapsuleLoss, capsule_loss
+from capsnb.losses import CLASSIFICATIONS, CapsuleLoss, Classification, capsule_loss
 from capsnb.models import CapsuleOutput
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class TrainConfig:
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
             step takes longer; results agree with those without it up to rounding.
         seed: decides order and augmentation of the images, >= 0.
+        loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
 
     Raises:
         ValueError: a value outside its range.
@@ -87,6 +88,7 @@ class TrainConfig:
     accumulate: int = 1
     compile: bool = False
     seed: int = 0
+    loss: Classification = "margin"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
@@ -100,7 +102,10 @@ class TrainConfig:
             raise ValueError(f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        for name, known in (
+            *(("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)),
+            *(("precision", PRECISIONS), ("loss", CLASSIFICATIONS)),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
 
@@ -319,7 +324,7 @@ def _train_epoch(
                     f"the model has {output.lengths.shape[1]} class capsules, {data.name} has {len(data.classes)} "
                     f"classes; build the model with classes={len(data.classes)}"
                 )
-            loss = capsule_loss(output, targets, labels, config.reconstruction_weight)
+            loss = capsule_loss(output, targets, labels, config.reconstruction_weight, config.loss)
             accelerator.backward(loss.total * (len(rows) / len(group)))  # a group counts as one large batch
             terms.append(torch.stack([loss.margin.detach(), loss.reconstruction.detach()]))
             correct += (output.lengths.argmax(dim=1) == labels).sum()

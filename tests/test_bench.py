@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
+from capsnb import AlexCapsNet, CapsNet, PrimaryCapsules, ResNetCapsNet, RoutingCapsules, bench
 from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
 from capsnb.bench.measurement import chosen
 from capsnb.bench.steps import _network, training_step
@@ -140,20 +140,23 @@ def test_memory_shows_who_keeps_what():
 @pytest.fixture
 def small_networks(monkeypatch):
     monkeypatch.setattr(steps, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
+    monkeypatch.setattr(steps, "AlexCapsNet", partial(AlexCapsNet, widths=(3, 4, 5, 6, 7), capsule_types=2))
+    monkeypatch.setattr(steps, "ResNetCapsNet", partial(ResNetCapsNet, (1, 25, 25), channels=3, blocks=1))
 
 
 @pytest.mark.usefixtures("small_networks")
-def test_step_measures_networks_over_their_floor():
-    result = bench.step(["MNIST"], batch=2, rounds=1)
+@pytest.mark.parametrize("case", ["MNIST", "AlexCapsNet", "ResNetCapsNet"])
+def test_step_measures_networks_over_their_floor(case):
+    result = bench.step([case], batch=2, rounds=1)
     assert [line["name"] for line in result.lines] == ["eager", "fused", "auto", WITHOUT]
-    floor = result["MNIST", WITHOUT]
+    floor = result[case, WITHOUT]
     assert floor["times_floor"] == 1
-    parameters = sum(p.nbytes for p in _network("auto", (1, 28, 28), 0).parameters())
+    parameters = sum(p.nbytes for p in _network("auto", case, 0).parameters())
     for line in result.lines:
         assert set(line) == {"case", "name", "failure", *COLUMNS["step"]} and line["failure"] is None
         assert line["times_floor"] == line["median"] / floor["median"]
         assert line["peak"] >= 4 * parameters or line is floor  # weights, gradients and two moments
-    assert floor["peak"] < result["MNIST", "auto"]["peak"]
+    assert floor["peak"] < result[case, "auto"]["peak"]
 
 
 def routing_layers(model):
@@ -162,7 +165,7 @@ def routing_layers(model):
 
 @pytest.mark.usefixtures("small_networks")
 def test_networks_differ_in_their_capsule_layers_alone():
-    fused, eager, floor = (_network(name, (3, 32, 32), 0) for name in ("fused", "eager", WITHOUT))
+    fused, eager, floor = (_network(name, "CIFAR-10", 0) for name in ("fused", "eager", WITHOUT))
     assert [layer.backend for layer in routing_layers(fused)] == ["fused"] * 4
     assert [layer.backend for layer in routing_layers(eager)] == ["eager"] * 4
     assert not any(isinstance(module, (PrimaryCapsules, RoutingCapsules)) for module in floor.modules())
@@ -175,9 +178,21 @@ def test_networks_differ_in_their_capsule_layers_alone():
     assert all(torch.equal(a, b) for a, b in zip(floor.parameters(), rest, strict=True))
 
 
+@pytest.mark.parametrize("case", ["AlexCapsNet", "ResNetCapsNet"])
+def test_the_floor_of_a_backbone_is_the_backbone_with_a_linear_head(case):
+    native, floor = (_network(name, case, 0) for name in ("native", WITHOUT))
+    assert native.image_shape == floor.image_shape == type(native)().image_shape, "the paper's sizes"
+    assert [layer.backend for layer in routing_layers(native)] == ["native"]
+    C, H, W = native.backbone(torch.zeros(1, *native.image_shape)).shape[1:]
+    assert [tuple(p.shape) for p in floor.head.parameters()] == [(10, C * H * W), (10,)]
+    for one, other in zip(native.backbone.parameters(), floor.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.usefixtures("small_networks")
-def test_a_training_step_trains():
-    model = _network("auto", (1, 28, 28), 0)
+@pytest.mark.parametrize("case", ["MNIST", "AlexCapsNet", "ResNetCapsNet"])
+def test_a_training_step_trains(case):
+    model = _network("auto", case, 0)
     before = [parameter.clone() for parameter in model.parameters()]
     training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):

@@ -14,7 +14,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from capsnb import CapsNet, History, ImageData, ResCapsNet, TrainConfig, capsule_loss, fit, load_data
+from capsnb import (
+    CapsNet,
+    History,
+    ImageData,
+    ResCapsNet,
+    ResNetCapsNet,
+    TrainConfig,
+    capsule_loss,
+    fit,
+    load_data,
+)
 from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
@@ -86,6 +96,16 @@ def test_it_learns(data):
     history = fit(tiny(), data, TrainConfig(epochs=15, batch_size=16, learning_rate=5e-3), progress=False)
     assert history["loss"][-1] < 0.75 * history["loss"][0]
     assert history["train_accuracy"][-1] > 0.5
+
+
+def test_the_loss_that_was_asked_for_is_minimised(data):
+    network = ResNetCapsNet((1, 28, 28), channels=2, blocks=1, capsule_types=1, head="softmax")
+    config = TrainConfig(epochs=1, batch_size=1000, learning_rate=1e-9, loss="cross_entropy")
+    expected = -network(data.preprocess.train(data.train.images, torch.Generator())[0]).lengths.log().mean()
+    found = fit(network, data, config, progress=False)["margin"]
+    assert found == pytest.approx([expected.item()], rel=0.05)  # ten classes, and hardly a preference yet
+    with pytest.raises(ValueError, match="unknown loss 'hinge'; choose one of margin, cross_entropy"):
+        TrainConfig(loss="hinge")
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(data, whole_run, tmp_path):
