@@ -299,7 +299,7 @@ def fit(
         for epoch in range(done + 1, config.epochs + 1):
             record = _train_epoch(model, trained, optimizer, data, config, epoch, accelerator, bar)
             history.records.append(record)
-            skipped = f", {record.skipped_steps} steps skipped" if record.skipped_steps else ""
+            skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
             bar.set_postfix_str(f"epoch {epoch}: test accuracy {record.test_accuracy:.2%}{skipped}")
             if checkpoint is not None and accelerator.is_main_process:
                 _save(checkpoint, identity, bare, optimizer, accelerator, history)
@@ -388,9 +388,8 @@ def _step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Tensor 
         return 0
     skipped: list[Tensor | int] = []
     # The scaler tells fused optimizers, which skip on the device, what it found; others it does not call.
-    hook = optimizer.register_step_pre_hook(
-        lambda called, *_: skipped.append(getattr(called, "found_inf", 0))
-    )
+    inner = cast(Any, optimizer).optimizer  # inside Accelerate's wrapper
+    hook = inner.register_step_pre_hook(lambda called, *_: skipped.append(getattr(called, "found_inf", 0)))
     optimizer.step()
     hook.remove()
     return skipped[0] if skipped else 1
