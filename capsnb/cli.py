@@ -189,7 +189,8 @@ def data(
 
 
 bench = typer.Typer(
-    help="Measure ways to route, their memory, training steps, and what depth costs.", no_args_is_help=True
+    help="Measure ways to route, their memory, training steps, what depth costs, and processes.",
+    no_args_is_help=True,
 )
 app.add_typer(bench, name="bench")
 
@@ -270,6 +271,21 @@ def gradients(
 ) -> None:
     """Compare gradients of stacks that compute backwards with autograd's."""
     _measure("gradients", case, only, device, out, batch=batch, seed=seed)
+
+
+@bench.command("processes")
+def scaling(
+    case: Cases = None,
+    only: Only = None,
+    count: Annotated[int, typer.Option(help="processes")] = 2,
+    batch: int = 128,
+    rounds: int = 20,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Time training steps of processes of one thread each, over those of one process."""
+    numbers = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
+    _measure("processes", case, only, "cpu", out, **numbers)
 
 
 def _measure(

@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
-from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
+from capsnb.bench import (
+    CASES,
+    COLUMNS,
+    COMPETITORS,
+    WITHOUT,
+    measurement,
+    scaling,
+    shown,
+    stacks,
+    steps,
+    undoing,
+)
 from capsnb.bench.measurement import chosen
-from capsnb.bench.steps import _network, training_step
+from capsnb.bench.steps import network, training_step
 from capsnb.bench.ways import _Problem
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
@@ -148,7 +159,7 @@ def test_step_measures_networks_over_their_floor():
     assert [line["name"] for line in result.lines] == ["eager", "fused", "auto", WITHOUT]
     floor = result["MNIST", WITHOUT]
     assert floor["times_floor"] == 1
-    parameters = sum(p.nbytes for p in _network("auto", (1, 28, 28), 0).parameters())
+    parameters = sum(p.nbytes for p in network("auto", (1, 28, 28), 0).parameters())
     for line in result.lines:
         assert set(line) == {"case", "name", "failure", *COLUMNS["step"]} and line["failure"] is None
         assert line["times_floor"] == line["median"] / floor["median"]
@@ -162,7 +173,7 @@ def routing_layers(model):
 
 @pytest.mark.usefixtures("small_networks")
 def test_networks_differ_in_their_capsule_layers_alone():
-    fused, eager, floor = (_network(name, (3, 32, 32), 0) for name in ("fused", "eager", WITHOUT))
+    fused, eager, floor = (network(name, (3, 32, 32), 0) for name in ("fused", "eager", WITHOUT))
     assert [layer.backend for layer in routing_layers(fused)] == ["fused"] * 4
     assert [layer.backend for layer in routing_layers(eager)] == ["eager"] * 4
     assert not any(isinstance(module, (PrimaryCapsules, RoutingCapsules)) for module in floor.modules())
@@ -177,7 +188,7 @@ def test_networks_differ_in_their_capsule_layers_alone():
 
 @pytest.mark.usefixtures("small_networks")
 def test_a_training_step_trains():
-    model = _network("auto", (1, 28, 28), 0)
+    model = network("auto", (1, 28, 28), 0)
     before = [parameter.clone() for parameter in model.parameters()]
     training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):
@@ -500,3 +511,37 @@ def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkey
     measured = bench.memory(["class layer"], batch=1, only=["eager"])
     measured.save(tmp_path / "bench-memory.json")
     assert bench.published("memory") == measured
+
+
+def test_processes_take_turns_and_are_compared_by_images():
+    measured = bench.processes(["MNIST"], batch=2, rounds=1, only=[scaling.STRONG, scaling.WEAK])
+    assert [line["name"] for line in measured.lines] == [scaling.ONE, scaling.STRONG, scaling.WEAK]
+    one, strong, weak = measured.lines
+    assert set(measured.columns) == set(COLUMNS["processes"])
+    for line, working, images in ((one, 1, 2), (strong, 2, 2), (weak, 2, 4)):
+        assert (line["processes"], line["images"]) == (working, images)
+        assert 0 < line["lower"] <= line["median"] <= line["upper"]
+    assert one["efficiency"] == 1 and one["exchanged"] is None
+    assert weak["efficiency"] == pytest.approx(one["median"] / weak["median"])  # ideally nothing takes longer
+    assert strong["efficiency"] == pytest.approx(
+        one["median"] / (2 * strong["median"])
+    )  # ideally half the time
+    assert weak["exchanged"] == sum(p.nbytes for p in network("auto", (1, 28, 28), 0).parameters())
+    assert (measured.settings["count"], measured.settings["threads_each"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": 1}, "got count=1, .* 2 processes or more"),
+        ({"batch": 3}, "batch=3; .* share out evenly"),
+        ({"batch": 0}, "batch=0"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"device": "cuda"}, 'device is "cuda"; processes are measured on "cpu"'),
+        ({"only": ["apart"]}, "unknown variant 'apart'; choose from: one process; each for itself"),
+        ({"cases": ["SVHN"]}, "unknown case 'SVHN'; choose from: MNIST; CIFAR-10"),
+    ],
+)
+def test_processes_that_cannot_be_measured_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        bench.processes(**wrong)
