@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from capsnb import processes
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
 from capsnb.training import CHECKPOINT, OPTIMIZERS, TrainConfig
@@ -101,7 +102,10 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a capsule network; write checkpoint, history and evaluation into RUN."""
+    """Train a capsule network; write checkpoint, history and evaluation into RUN.
+
+    Under `torchrun` or `accelerate launch` all processes train it together, and the first one writes.
+    """
     import torch
 
     from capsnb.evaluation import evaluate
@@ -120,6 +124,7 @@ def train(
         compile=compile,
         seed=seed,
     )
+    processes.join()
     source: dict[str, Any] = {"name": data, "root": None if root is None else str(root), "images": images}
     preprocess = Preprocess(pad=pad, rotate=rotate, resize=resize, standardise=standardise)
     prepared = _load(**source, preprocess=preprocess, download=download)
@@ -139,30 +144,34 @@ def train(
     }
     torch.manual_seed(seed)
     network = _build(model, sizes)
-    _demand_same_network(run, model, sizes)
-    write_atomically(
-        run / RUN,
-        json.dumps(
-            {
-                "network": model,
-                "model": sizes,
-                "data": source,
-                "preprocess": asdict(prepared.preprocess),
-                "config": asdict(config),
-                "versions": versions(),
-                "command": ["capsnb", *sys.argv[1:]],
-            },
-            indent=1,
-        ),
-    )
+    processes.from_first(lambda: _demand_same_network(run, model, sizes))
+    first = processes.rank() == 0
+    if first:
+        write_atomically(
+            run / RUN,
+            json.dumps(
+                {
+                    "network": model,
+                    "model": sizes,
+                    "data": source,
+                    "preprocess": asdict(prepared.preprocess),
+                    "config": asdict(config),
+                    "versions": versions(),
+                    "command": ["capsnb", *sys.argv[1:]],
+                },
+                indent=1,
+            ),
+        )
     history = fit(network, prepared, config, run_dir=run)
-    history.save(run / "history.json")
     evaluation = evaluate(network, prepared)
-    evaluation.save(run / "evaluation.json")
-    typer.echo(
-        f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
-    )
-    _report(evaluation)
+    if first:
+        history.save(run / "history.json")
+        evaluation.save(run / "evaluation.json")
+        typer.echo(
+            f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
+        )
+        _report(evaluation)
+    processes.leave()
 
 
 @app.command()
@@ -174,6 +183,7 @@ def evaluate(
     from capsnb.evaluation import evaluate as evaluate_model
     from capsnb.training import load_weights
 
+    processes.join()
     try:
         saved = json.loads((run / RUN).read_text())
         source, sizes, preprocess = saved["data"], saved["model"], Preprocess(**saved["preprocess"])
@@ -189,8 +199,10 @@ def evaluate(
     model = _build(saved.get("network", "capsnet"), sizes)  # runs from before there were others do not say
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
-    evaluation.save(run / "evaluation.json")
-    _report(evaluation)
+    if processes.rank() == 0:
+        evaluation.save(run / "evaluation.json")
+        _report(evaluation)
+    processes.leave()
 
 
 @app.command()
@@ -210,7 +222,8 @@ def data(
 
 
 bench = typer.Typer(
-    help="Measure ways to route, their memory, training steps, and what depth costs.", no_args_is_help=True
+    help="Measure ways to route, their memory, training steps, what depth costs, and processes.",
+    no_args_is_help=True,
 )
 app.add_typer(bench, name="bench")
 
@@ -293,6 +306,21 @@ def gradients(
     _measure("gradients", case, only, device, out, batch=batch, seed=seed)
 
 
+@bench.command("processes")
+def scaling(
+    case: Cases = None,
+    only: Only = None,
+    count: Annotated[int, typer.Option(help="processes")] = 2,
+    batch: int = 128,
+    rounds: int = 20,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Time training steps of processes of one thread each, over those of one process."""
+    numbers = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
+    _measure("processes", case, only, "cpu", out, **numbers)
+
+
 def _measure(
     what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: Any
 ) -> None:
@@ -344,7 +372,8 @@ def reproduce(
 def _load(
     name: str, root: str | None, images: int | None, *, preprocess: Preprocess, download: bool
 ) -> ImageData:
-    loaded = load_data(name, root, download=download, preprocess=preprocess)
+    with processes.first_on_each_machine_first():
+        loaded = load_data(name, root, download=download, preprocess=preprocess)
     return loaded if images is None else loaded.subset(train=images)
 
 
@@ -405,6 +434,7 @@ def main() -> NoReturn:
     try:
         app()
     except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        typer.secho(f"capsnb: {error}", fg="red", err=True)
+        who = f" (process {processes.rank()})" if processes.count() > 1 else ""
+        typer.secho(f"capsnb{who}: {error}", fg="red", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)

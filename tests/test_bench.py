@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import AlexCapsNet, CapsNet, PrimaryCapsules, ResNetCapsNet, RoutingCapsules, bench
-from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
+from capsnb.bench import (
+    CASES,
+    COLUMNS,
+    COMPETITORS,
+    WITHOUT,
+    measurement,
+    scaling,
+    shown,
+    stacks,
+    steps,
+    undoing,
+)
 from capsnb.bench.measurement import chosen
-from capsnb.bench.steps import _network, training_step
+from capsnb.bench.steps import network, training_step
 from capsnb.bench.ways import _Problem
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
@@ -151,7 +162,7 @@ def test_step_measures_networks_over_their_floor(case):
     assert [line["name"] for line in result.lines] == ["eager", "fused", "auto", WITHOUT]
     floor = result[case, WITHOUT]
     assert floor["times_floor"] == 1
-    parameters = sum(p.nbytes for p in _network("auto", case, 0).parameters())
+    parameters = sum(p.nbytes for p in network("auto", case, 0).parameters())
     for line in result.lines:
         assert set(line) == {"case", "name", "failure", *COLUMNS["step"]} and line["failure"] is None
         assert line["times_floor"] == line["median"] / floor["median"]
@@ -165,7 +176,7 @@ def routing_layers(model):
 
 @pytest.mark.usefixtures("small_networks")
 def test_networks_differ_in_their_capsule_layers_alone():
-    fused, eager, floor = (_network(name, "CIFAR-10", 0) for name in ("fused", "eager", WITHOUT))
+    fused, eager, floor = (network(name, "CIFAR-10", 0) for name in ("fused", "eager", WITHOUT))
     assert [layer.backend for layer in routing_layers(fused)] == ["fused"] * 4
     assert [layer.backend for layer in routing_layers(eager)] == ["eager"] * 4
     assert not any(isinstance(module, (PrimaryCapsules, RoutingCapsules)) for module in floor.modules())
@@ -180,7 +191,7 @@ def test_networks_differ_in_their_capsule_layers_alone():
 
 @pytest.mark.parametrize("case", ["AlexCapsNet", "ResNetCapsNet"])
 def test_the_floor_of_a_backbone_is_the_backbone_with_a_linear_head(case):
-    native, floor = (_network(name, case, 0) for name in ("native", WITHOUT))
+    native, floor = (network(name, case, 0) for name in ("native", WITHOUT))
     assert native.image_shape == floor.image_shape == type(native)().image_shape, "the paper's sizes"
     assert [layer.backend for layer in routing_layers(native)] == ["native"]
     C, H, W = native.backbone(torch.zeros(1, *native.image_shape)).shape[1:]
@@ -192,7 +203,7 @@ def test_the_floor_of_a_backbone_is_the_backbone_with_a_linear_head(case):
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("case", ["MNIST", "AlexCapsNet", "ResNetCapsNet"])
 def test_a_training_step_trains(case):
-    model = _network("auto", case, 0)
+    model = network("auto", case, 0)
     before = [parameter.clone() for parameter in model.parameters()]
     training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):
@@ -520,3 +531,37 @@ def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkey
     measured = bench.memory(["class layer"], batch=1, only=["eager"])
     measured.save(tmp_path / "bench-memory.json")
     assert bench.published("memory") == measured
+
+
+def test_processes_take_turns_and_are_compared_by_images():
+    measured = bench.processes(["MNIST"], batch=2, rounds=1, only=[scaling.STRONG, scaling.WEAK])
+    assert [line["name"] for line in measured.lines] == [scaling.ONE, scaling.STRONG, scaling.WEAK]
+    one, strong, weak = measured.lines
+    assert set(measured.columns) == set(COLUMNS["processes"])
+    for line, working, images in ((one, 1, 2), (strong, 2, 2), (weak, 2, 4)):
+        assert (line["processes"], line["images"]) == (working, images)
+        assert 0 < line["lower"] <= line["median"] <= line["upper"]
+    assert one["efficiency"] == 1 and one["exchanged"] is None
+    assert weak["efficiency"] == pytest.approx(one["median"] / weak["median"])  # ideally nothing takes longer
+    assert strong["efficiency"] == pytest.approx(
+        one["median"] / (2 * strong["median"])
+    )  # ideally half the time
+    assert weak["exchanged"] == sum(p.nbytes for p in network("auto", "MNIST", 0).parameters())
+    assert (measured.settings["count"], measured.settings["threads_each"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": 1}, "got count=1, .* 2 processes or more"),
+        ({"batch": 3}, "batch=3; .* share out evenly"),
+        ({"batch": 0}, "batch=0"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"device": "cuda"}, 'device is "cuda"; processes are measured on "cpu"'),
+        ({"only": ["apart"]}, "unknown variant 'apart'; choose from: one process; each for itself"),
+        ({"cases": ["SVHN"]}, "unknown case 'SVHN'; choose from: MNIST; CIFAR-10"),
+    ],
+)
+def test_processes_that_cannot_be_measured_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        bench.processes(**wrong)

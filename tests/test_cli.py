@@ -168,6 +168,18 @@ def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tm
     assert (given["batch"], given["seed"], "blocks" in given) == (4, 2, False)
 
 
+def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
+    given: dict[str, object] = {}
+    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    monkeypatch.setattr(bench, "processes", lambda cases, **options: given.update(options) or measured)
+    monkeypatch.chdir(tmp_path)
+    options = ("--count", 4, "--batch", 8, "--rounds", 2, "--seed", 1)
+    code, _, _ = run(monkeypatch, capsys, "bench", "processes", *options)
+    assert code == 0 and (tmp_path / "results" / "bench-processes.json").exists()
+    assert given.pop("progress") in (True, False)
+    assert given == {"count": 4, "batch": 8, "rounds": 2, "seed": 1, "device": "cpu", "only": []}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

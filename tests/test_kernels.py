@@ -235,7 +235,7 @@ def test_gradients_accumulate(backend):
     torch.testing.assert_close(layer.weight.grad, whole)
 
 
-@pytest.mark.parametrize("backend", ["auto", "fused", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("backend", ["eager", "auto", "fused", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(backend, dtype):
     u, W, _ = problem(B=16, I=64, J=10, E=16, D=8, dtype=torch.float32)
@@ -243,6 +243,17 @@ def test_half_precision_is_computed_in_float32(backend, dtype):
     assert half.dtype == dtype
     exact = route(u.to(dtype).float(), W.to(dtype).float(), backend="eager")
     torch.testing.assert_close(half, exact.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_definition_stays_in_float32(backend, dtype):
+    """Also for small layers, for which "auto" takes it; gradients are computed outside, as PyTorch wants it."""
+    u, W, dv = problem(dtype=torch.float32)
+    expected = results(u, W, dv)
+    with torch.autocast("cpu", dtype=dtype):
+        v = route(u, W, backend=backend)
+    assert_equal((v, *torch.autograd.grad(v, (u, W), dv)), expected, 1e-5)
 
 
 @backend

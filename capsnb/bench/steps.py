@@ -81,7 +81,7 @@ def step(
     names = chosen(only, VARIANTS, "variant", leave=ELSEWHERE.values())
     lines = []
     for case in chosen(cases, NETWORKS, "case"):
-        models = {name: _network(name, case, seed).to(device) for name in names}
+        models = {name: network(name, case, seed).to(device) for name in names}
         steps = {name: training_step(model, batch, seed) for name, model in models.items()}
         timings = compare(steps, rounds=rounds, device=device, progress=case if progress else None)
         for name in names:
@@ -101,7 +101,8 @@ class _FirstNumbers(nn.Module):
         return u.flatten(1)[:, : 10 * 16].unflatten(1, (10, 16))
 
 
-def _network(name: str, case: str, seed: int) -> CapsNet | BackboneNet:
+def network(name: str, case: str, seed: int) -> CapsNet | BackboneNet:
+    """A network of the measurement with this backend, or its floor; the same seed draws the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NETWORKS[case]()
@@ -129,13 +130,15 @@ def inputs(
     return images, targets, torch.randint(10, (batch,), generator=generator).to(device)
 
 
-def training_step(model: CapsNet | BackboneNet, batch: int, seed: int) -> Callable[[], object]:
-    """A step of Adam on these inputs, over and over."""
+def training_step(
+    model: CapsNet | BackboneNet, batch: int, seed: int, parallel: nn.Module | None = None
+) -> Callable[[], object]:
+    """A step of Adam on these inputs, over and over; `parallel` wraps the model, if it does not train alone."""
     images, targets, labels = inputs(model.image_shape, batch, next(model.parameters()).device, seed)
     optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
 
     def step() -> None:
-        capsule_loss(model(images, labels), targets, labels).total.backward()
+        capsule_loss((parallel or model)(images, labels), targets, labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()  # at the end: the step's memory includes its gradients
 

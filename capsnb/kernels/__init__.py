@@ -44,8 +44,9 @@ def route(
 ) -> Tensor:
     r"""Capsules in, capsules out: :math:`v = \mathrm{routing}(W u)` by agreement, with the votes stored or not.
 
-    Equal to `routing_by_agreement` of the votes, in values and gradients, up to rounding. Half-precision input is
-    computed in float32. The first derivative alone is there, except with "eager".
+    Equal to `routing_by_agreement` of the votes, in values and gradients, up to rounding. Half precision, also
+    autocast's, is computed in float32: a sum over a thousand input capsules needs more than three digits. The first
+    derivative alone is there, except with "eager".
 
     Args:
         u: input capsules, `[B, I, D]`.
@@ -77,10 +78,11 @@ def route(
         raise ValueError(f"detach=False needs backend='eager' or 'auto', got {backend!r}")
     given = torch.promote_types(u.dtype, weight.dtype)
     wide = torch.promote_types(given, torch.float32)
-    if backend == "eager" or not detach or (backend == "auto" and _small(len(u), weight, wide)):
-        votes = torch.einsum("ijed,bid->bije", weight, u)
-        return routing_by_agreement(votes, iterations, detach=detach)
     u, weight = u.to(wide), weight.to(wide)
+    if backend == "eager" or not detach or (backend == "auto" and _small(len(u), weight, wide)):
+        with torch.autocast(u.device.type, enabled=False):
+            votes = torch.einsum("ijed,bid->bije", weight, u)
+            return routing_by_agreement(votes, iterations, detach=detach).to(given)
     if iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             return squash(uniform_sum(u, weight)).to(given)
