@@ -1,4 +1,4 @@
-"""The command line: `python -m capsnb train | evaluate | data | bench | reproduce`."""
+"""The command line: `python -m capsnb train | evaluate | compare | data | bench | reproduce`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from capsnb import processes
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
-from capsnb.training import CHECKPOINT, OPTIMIZERS, TrainConfig
+from capsnb.training import CHECKPOINT, OPTIMIZERS, RUN, TrainConfig
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -32,7 +32,6 @@ Out = Annotated[
     typer.Option(help="JSON file; default results/bench-WHAT.json, on a GPU results/bench-WHAT-cuda.json"),
 ]
 DEFAULT = TrainConfig()
-RUN = "run.json"
 NETWORKS = {
     "capsnet": "CapsNet",
     "rescapsnet": "ResCapsNet",
@@ -203,6 +202,19 @@ def evaluate(
         evaluation.save(run / "evaluation.json")
         _report(evaluation)
     processes.leave()
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="folders that `train` wrote, or files of `reproduce`")],
+    out: Annotated[Path, typer.Option(help="folder of the table and of the page")] = Path("comparison"),
+) -> None:
+    """Put trained networks side by side: one table, one page of figures."""
+    from capsnb import compare as comparison
+
+    rows = comparison.rows(map(comparison.read, runs))
+    typer.echo(comparison.table(rows))
+    typer.echo("\nwritten to " + " and ".join(map(str, comparison.save(rows, out))))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 r"""What a trained model can and cannot do: every figure of a report, computed once and kept as plain data.
 
-Used in chapter 4, *A first CapsNet*; `capsnb.plots` draws these figures.
+Used from chapter 4, *A first CapsNet*, on; chapter 15, *How good is it, really?*, asks how far each figure carries.
+`capsnb.plots` draws them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=nn.Module)
 ROC_POINTS = 200  # a curve on a page has no more pixels than that; the area is computed from all points
+BINS = 10  # of equal width, from 0 to 1, for the calibration
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +52,11 @@ class Evaluation:
         mistakes: `{index, truth, prediction, confidence}` (labels as integers, confidence = the winner's
             score), the most confident first.
         split: which images, `"train"` or `"test"`.
+        calibration: `{low, high, count, score, accuracy}` for each tenth of [0, 1] that a winner's score fell into:
+            how many, their mean score, and the share of them that was right; empty if a winner's score is outside
+            [0, 1], or if the file was saved before there was one.
+        calibration_error: mean distance of score and accuracy over these bins, weighted by their counts, in [0, 1];
+            None where there are no bins.
     """
 
     dataset: str
@@ -62,6 +70,8 @@ class Evaluation:
     reconstruction_error: float | None
     mistakes: list[dict[str, Any]]
     split: str = "test"
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    calibration_error: float | None = None
 
     def __repr__(self) -> str:
         parts = [f"{self.accuracy:.2%} of {self.count} {self.split} images right"]
@@ -118,10 +128,11 @@ class Evaluation:
             raise ValueError(
                 f"{path} is not valid JSON ({error}): delete it and save the evaluation again"
             ) from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(found, dict) or set(found) != names:
+        names = {part.name for part in fields(cls)}
+        older = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+        if not isinstance(found, dict) or not older <= set(found) <= names:
             keys = set(found) if isinstance(found, dict) else set()
-            wrong = f"missing {sorted(names - keys)}, unknown {sorted(keys - names)}"
+            wrong = f"missing {sorted(older - keys)}, unknown {sorted(keys - names)}"
             raise ValueError(
                 f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
             )
@@ -292,6 +303,7 @@ def evaluation_of_scores(
     curves = [_one_against_rest(truth == label, values[:, label]) for label in range(number)]
     auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
     areas = [area for area in auc.values() if area is not None]
+    calibration, calibration_error = _calibration(values.max(axis=1), winner == truth)
     wrong = np.flatnonzero(winner != truth)
     confidence = values[wrong, winner[wrong]]
     order = np.argsort(-confidence, kind="stable")  # equal confidence: in the order of the images
@@ -318,11 +330,67 @@ def evaluation_of_scores(
             for i in order
         ],
         split=split,
+        calibration=calibration,
+        calibration_error=calibration_error,
     )
+
+
+def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    r"""Where the accuracy on endlessly many such images may lie, if `count` of them gave this one.
+
+    .. math:: \frac{p + z^2/2N \pm z \sqrt{p(1-p)/N + z^2/4N^2}}{1 + z^2/N} \qquad \text{(Wilson 1927)}
+
+    It asks which true shares would make what was counted no surprise. Other than :math:`p \pm z\sqrt{p(1-p)/N}` it
+    stays inside [0, 1], and is no point where all images are right.
+
+    Args:
+        accuracy: p, the share that was right, in [0, 1].
+        count: N, the number of images, at least 1; several networks on the same images do not make them more.
+        confidence: how often such intervals hold the truth, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Raises:
+        ValueError: a number outside its range.
+
+    >>> "{:.3f} to {:.3f}".format(*wilson_interval(0.98, 1000))
+    '0.969 to 0.987'
+    """
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy={accuracy} must be a share in [0, 1]; divide per cent by 100")
+    if count < 1:
+        raise ValueError(f"count={count} must be at least 1")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must be in (0, 1)")
+    z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    middle = accuracy + z2 / (2 * count)
+    reach = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
+    low, high = ((middle + side * reach) / (1 + z2 / count) for side in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def _calibration(score: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, Any]], float | None]:
+    """Reliability bins and expected calibration error (Guo et al. 2017, eq. 3; here with 10 bins)."""
+    if score.min() < 0 or score.max() > 1:
+        return [], None
+    place = np.digitize(score, np.arange(1, BINS) / BINS)  # low <= score < high; the last bin also holds 1
+    bins = [
+        {
+            "low": k / BINS,
+            "high": (k + 1) / BINS,
+            "count": int((place == k).sum()),
+            "score": float(score[place == k].mean()),
+            "accuracy": float(right[place == k].mean()),
+        }
+        for k in np.unique(place).tolist()
+    ]
+    gaps = [line["count"] * abs(line["accuracy"] - line["score"]) for line in bins]
+    return bins, math.fsum(gaps) / len(score)
 
 
 def _one_against_rest(

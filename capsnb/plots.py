@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb.data import ImageData
-from capsnb.evaluation import Evaluation, device_of, evaluating
+from capsnb.evaluation import Evaluation, device_of, evaluating, wilson_interval
 from capsnb.training import History
 
 if TYPE_CHECKING:
@@ -489,6 +489,71 @@ def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
         f"ROC curves of {len(drawn)} classes on {evaluation.dataset}, each against the rest, whole and "
         f"enlarged for false positive rates up to {zoom:g}: {macro}; smallest areas {', '.join(areas)}."
         + (f" Classes without a curve: {missing}." if missing else ""),
+    )
+
+
+@_in_style
+def reliability(evaluation: Evaluation) -> Figure:
+    """Draw how often the winner is right against how long it is, and how many images stand behind each point.
+
+    On the diagonal a score would be a probability: of the images with score 0.8, 80 % would be right. Above it the
+    scores promise too little, below it too much. Bars are 95 % intervals (Wilson) for that many images.
+
+    Args:
+        evaluation: from `evaluate`, of a model whose scores are in [0, 1].
+
+    Returns:
+        The figure; its text alternative gives the calibration error and every bin.
+
+    Raises:
+        ValueError: there is no calibration, because scores are outside [0, 1] or the file is older than it.
+
+    >>> reliability(evaluate(model, data))  # doctest: +SKIP
+    """
+    bins = evaluation.calibration
+    if not bins or evaluation.calibration_error is None:
+        raise ValueError(
+            f"this evaluation of {evaluation.dataset!r} has no calibration: its scores are not in [0, 1], or it was "
+            "saved before there was one; evaluate the model again"
+        )
+    score, share, count = (np.array([line[name] for line in bins]) for name in ("score", "accuracy", "count"))
+    ends = np.array(
+        [wilson_interval(*line) for line in zip(share, count.tolist(), strict=True)]
+    ).T  # [2, bins]
+    fig, (above, below) = figure(
+        f"calibration error {_number(100 * evaluation.calibration_error)} %",
+        rows=2,
+        height=4.8,
+        sharex=True,
+        height_ratios=(3, 1),
+    )
+    above.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
+    above.errorbar(
+        score,
+        share,
+        np.abs(ends - share),
+        color=COLOURS[0],
+        marker="o",
+        linestyle="none",
+        capsize=3,
+        elinewidth=1,
+    )
+    above.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04), ylabel="share that is right")
+    below.bar([(line["low"] + line["high"]) / 2 for line in bins], count, width=0.09, color=COLOURS[5])
+    for line in bins:
+        middle = (line["low"] + line["high"]) / 2
+        below.annotate(
+            f"{line['count']:,}", (middle, line["count"]), (0, 2), textcoords="offset points", ha="center"
+        )
+    below.set(xlabel="score of the winner", ylabel="images", yticks=[], ylim=(0, 1.4 * count.max()))
+    told = "; ".join(
+        f"{s:.2f}: {100 * a:.1f} % of {n:,}" for s, a, n in zip(score, share, count, strict=True)
+    )
+    return describe(
+        fig,
+        f"Mean score of the winner and share that is right, in bins of a tenth, on {evaluation.count:,} "
+        f"{evaluation.split} images of {evaluation.dataset}: {told}. Expected calibration error "
+        f"{_number(100 * evaluation.calibration_error)} %.",
     )
 
 

@@ -47,6 +47,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {  # fused: one pa
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 CHECKPOINT = "checkpoint.safetensors"
+RUN = "run.json"  # beside it, from `capsnb train`: what was asked for
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class History:
         """
         try:
             return cls.from_json(Path(path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a history that capsnb saved ({error})") from error
 
 

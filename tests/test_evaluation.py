@@ -1,6 +1,8 @@
 import json
+import math
 import warnings
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb.data import ImageData, Preprocess, Split
-from capsnb.evaluation import ROC_POINTS, Evaluation, evaluate, evaluating, evaluation_of_scores
+from capsnb.evaluation import (
+    BINS,
+    ROC_POINTS,
+    Evaluation,
+    evaluate,
+    evaluating,
+    evaluation_of_scores,
+    wilson_interval,
+)
 from capsnb.models import CapsNet, CapsuleOutput
 
 CLASSES = ("ant", "bee", "cat")
@@ -100,6 +110,79 @@ def test_mistakes_are_all_wrong_images_most_confident_first(
     for m in found.mistakes:
         assert m["truth"] == truth[m["index"]] != m["prediction"]
         assert scores[m["index"]][m["prediction"]] == max(scores[m["index"]]) == m["confidence"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(scored())
+def test_calibration_equals_a_slow_loop(case: tuple[list[int], list[list[float]]]) -> None:
+    truth, scores = case
+    winners = [(max(row), row.index(max(row)) == t) for row, t in zip(scores, truth, strict=True)]
+    found, error, seen = quietly(truth, scores), 0.0, 0
+    for k in range(BINS):
+        low, high = k / BINS, (k + 1) / BINS
+        inside = [(s, right) for s, right in winners if low <= s < high or (s == high == 1)]
+        bins = [line for line in found.calibration if line["low"] == low]
+        assert len(bins) == bool(inside)
+        for line in bins:
+            score, accuracy = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            assert (line["high"], line["count"]) == (high, len(inside))
+            assert (line["score"], line["accuracy"]) == (pytest.approx(score), pytest.approx(accuracy))
+            error += len(inside) / len(truth) * abs(score - accuracy)
+            seen += len(inside)
+    assert seen == len(truth)
+    assert found.calibration_error == pytest.approx(error)
+    assert found.accuracy == pytest.approx(
+        sum(line["count"] * line["accuracy"] for line in found.calibration) / found.count
+    )
+
+
+def test_scores_that_promise_no_probability_have_no_calibration() -> None:
+    for scores in ([[3.0, 0.5], [0.1, 0.2]], [[-2.0, -1.0], [0.5, 0.4]]):
+        found = evaluation_of_scores([0, 1], scores, ("a", "b"))
+        assert (found.calibration, found.calibration_error) == ([], None)
+    negative_losers = evaluation_of_scores([0, 1], [[0.9, -3.0], [-1.0, 0.8]], ("a", "b"))
+    assert negative_losers.calibration_error == pytest.approx(0.15)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 3000), st.data(), st.floats(0.5, 0.999))
+def test_the_ends_of_wilson_s_interval_are_just_no_surprise(
+    count: int, data: st.DataObject, confidence: float
+) -> None:
+    """By its definition: at both ends the count is z standard errors *of the end* away."""
+    right = data.draw(st.integers(0, count))
+    p, z = right / count, NormalDist().inv_cdf(0.5 + confidence / 2)
+    low, high = wilson_interval(p, count, confidence)
+    assert 0 <= low <= p + 1e-12 and p - 1e-12 <= high <= 1 and low < high
+    for end in (low, high):
+        assert abs(p - end) == pytest.approx(z * math.sqrt(end * (1 - end) / count), abs=1e-6)
+    mirrored = wilson_interval((count - right) / count, count, confidence)
+    assert mirrored == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+def test_wilson_s_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Summed over all counts that a test set of 200 images can give."""
+    for truth in (0.5, 0.9, 0.98):
+        held = sum(
+            math.comb(200, right) * truth**right * (1 - truth) ** (200 - right)
+            for right in range(201)
+            if (ends := wilson_interval(right / 200, 200))[0] <= truth <= ends[1]
+        )
+        assert held == pytest.approx(0.95, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((98.0, 1000), r"accuracy=98\.0 must be a share in \[0, 1\]; divide"),
+        ((math.nan, 1000), "accuracy=nan"),
+        ((0.98, 0), "count=0 must be at least 1"),
+        ((0.98, 1000, 95), "confidence=95"),
+    ],
+)
+def test_wilson_s_interval_names_what_is_wrong(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wilson_interval(*arguments)
 
 
 @settings(deadline=None, max_examples=40)
@@ -236,6 +319,15 @@ def test_evaluate_names_what_is_wrong() -> None:
         evaluate(Spy(torch.rand(30, 5)), data)
     with pytest.raises(ValueError, match="30 of 30 images"):
         evaluate(Spy(torch.full((30, 3), torch.nan)), data)
+
+
+def test_files_from_before_the_calibration_are_read(tmp_path) -> None:
+    path = tmp_path / "evaluation.json"
+    found = evaluation_of_scores([0, 1], [[0.9, 0.1], [0.2, 0.8]], ("a", "b"))
+    raw = json.loads(found.save(path).read_text())
+    assert raw.pop("calibration") and raw.pop("calibration_error") == pytest.approx(0.15)
+    path.write_text(json.dumps(raw))
+    assert Evaluation.load(path) == replace(found, calibration=[], calibration_error=None)
 
 
 def test_files_that_are_not_an_evaluation_are_named(tmp_path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from capsnb import plots
 from capsnb.data import ImageData, Preprocess, Split
-from capsnb.evaluation import Evaluation, evaluate, evaluation_of_scores
+from capsnb.evaluation import Evaluation, evaluate, evaluation_of_scores, wilson_interval
 from capsnb.models import CapsNet
 from capsnb.training import Epoch, History, TrainConfig
 
@@ -70,6 +70,7 @@ def draw(model: CapsNet, data: ImageData, result: Evaluation) -> dict[str, Calla
         "curves": lambda: plots.curves({"a": [history(0), history(1)], "b": history(2, 3)}),
         "confusion": lambda: plots.confusion_matrix(result),
         "roc": lambda: plots.roc(result),
+        "reliability": lambda: plots.reliability(result),
         "grid": lambda: plots.image_grid(data.test.images[:5], titles=list("vwxyz")),
         "mistakes": lambda: plots.mistakes(result, data),
         "couplings": lambda: plots.couplings(couplings, labels=data.classes, example=1),
@@ -251,6 +252,27 @@ def test_roc_names_the_three_worst() -> None:
         plots.roc(result, zoom=0)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="single class"):
         plots.roc(evaluation_of_scores([0, 0], [[1, 0], [1, 0]], ("a", "b")))
+
+
+def test_reliability_shows_every_bin_and_how_sure_it_is() -> None:
+    scores = [[0.95, 0]] * 8 + [[0.85, 0]] * 2 + [[0.55, 0]] * 4
+    result = evaluation_of_scores([0] * 8 + [0, 1] + [1] * 4, scores, ("a", "b"))
+    fig = plots.reliability(result)
+    assert "0.55: 0.0 % of 4; 0.85: 50.0 % of 2; 0.95: 100.0 % of 8" in fig.alt
+    assert f"error {100 * (4 * 0.55 + 2 * 0.35 + 8 * 0.05) / 14:.1f} %" in fig.alt
+    above, below = fig.axes
+    diagonal, points = above.lines[0], above.containers[0]
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    np.testing.assert_allclose(points.lines[0].get_xydata(), [[0.55, 0], [0.85, 0.5], [0.95, 1]])
+    bars = np.array([line[:, 1] for line in points.lines[2][0].get_segments()])
+    np.testing.assert_allclose(bars, [wilson_interval(0, 4), wilson_interval(0.5, 2), wilson_interval(1, 8)])
+    assert [bar.get_height() for bar in below.patches] == [4, 2, 8]
+    assert [text.get_text() for text in below.texts] == ["4", "2", "8"]
+
+
+def test_reliability_needs_scores_that_promise_something() -> None:
+    with pytest.raises(ValueError, match=r"'scores' has no calibration: its scores are not in \[0, 1\]"):
+        plots.reliability(evaluation_of_scores([0, 1], [[3, 0], [0, 2]], ("a", "b")))
 
 
 @settings(deadline=None, max_examples=15)
