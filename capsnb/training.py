@@ -370,9 +370,8 @@ def _train_epoch(
     margin, reconstruction = _demand_finite(terms, epoch)
     seconds, memory = time.perf_counter() - started, _peak_memory(device)
     bare = accelerator.unwrap_model(model)
-    processes.copy_first(
-        bare.buffers()
-    )  # running statistics of batch norm: one network, wherever it is tested
+    # Running statistics of batch norm: one network, wherever it is tested.
+    processes.copy_first(bare.buffers())
     return Epoch(
         epoch=epoch,
         loss=margin + config.reconstruction_weight * reconstruction,
