@@ -6,7 +6,16 @@ from capsnb.evaluation import Evaluation, evaluate
 from capsnb.functional import squash
 from capsnb.layers import PrimaryCapsules, RoutingCapsules
 from capsnb.losses import CapsuleLoss, capsule_loss, margin_loss, reconstruction_loss
-from capsnb.models import CapsNet, CapsuleOutput, MoCapsNet, ResCapsNet, summary
+from capsnb.models import (
+    AlexCapsNet,
+    BackboneNet,
+    CapsNet,
+    CapsuleOutput,
+    MoCapsNet,
+    ResCapsNet,
+    ResNetCapsNet,
+    summary,
+)
 from capsnb.notebook import start_chapter
 from capsnb.pair import demand_matching_pair
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
@@ -15,6 +24,8 @@ from capsnb.training import History, TrainConfig, fit
 
 __version__ = "0.1.0"
 __all__ = [
+    "AlexCapsNet",
+    "BackboneNet",
     "CapsNet",
     "CapsuleLoss",
     "CapsuleOutput",
@@ -26,6 +37,7 @@ __all__ = [
     "Preprocess",
     "PrimaryCapsules",
     "ResCapsNet",
+    "ResNetCapsNet",
     "ResidualCapsules",
     "RoutingCapsules",
     "Split",

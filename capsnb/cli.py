@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from capsnb import processes
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
 from capsnb.training import CHECKPOINT, OPTIMIZERS, RUN, TrainConfig
@@ -31,7 +32,21 @@ Out = Annotated[
     typer.Option(help="JSON file; default results/bench-WHAT.json, on a GPU results/bench-WHAT-cuda.json"),
 ]
 DEFAULT = TrainConfig()
-NETWORKS = {"capsnet": "CapsNet", "rescapsnet": "ResCapsNet", "mocapsnet": "MoCapsNet"}
+NETWORKS = {
+    "capsnet": "CapsNet",
+    "rescapsnet": "ResCapsNet",
+    "mocapsnet": "MoCapsNet",
+    "alexcapsnet": "AlexCapsNet",
+    "resnetcapsnet": "ResNetCapsNet",
+}
+# Options that some networks do not have; what has a default here is written down with a run.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "capsnet": {"blocks": 0, "channels": 256, "capsule_types": 32, "recompute": False},
+    "rescapsnet": {"blocks": 1, "channels": 256, "capsule_types": 32, "recompute": False},
+    "mocapsnet": {"blocks": 1, "channels": 256, "capsule_types": 32, "recompute": False, "gamma": 0.9},
+    "alexcapsnet": {"capsule_types": 32},
+    "resnetcapsnet": {"blocks": 3, "channels": 32, "capsule_types": 16},
+}
 
 
 @app.command()
@@ -50,12 +65,22 @@ def train(
     precision: str = DEFAULT.precision,
     accumulate: int = DEFAULT.accumulate,
     seed: int = DEFAULT.seed,
+    pad: Annotated[int, typer.Option(help="black pixels on each side, cropped at random in training")] = 2,
     rotate: Annotated[float, typer.Option(help="random rotation while training, in degrees")] = 0.0,
-    channels: Annotated[int, typer.Option(help="channels of the first convolution")] = 256,
-    capsule_types: Annotated[int, typer.Option(help="primary capsules at each location")] = 32,
+    resize: Annotated[int | None, typer.Option(help="side in pixels that images are scaled to")] = None,
+    standardise: Annotated[bool, typer.Option(help="mean 0 and variance 1 for each image")] = True,
     model: Annotated[str, typer.Option(help=", ".join(NETWORKS))] = "capsnet",
+    channels: Annotated[
+        int | None, typer.Option(help="channels of the first convolution; default 256, resnetcapsnet 32")
+    ] = None,
+    capsule_types: Annotated[
+        int | None, typer.Option(help="primary capsules at each location; default 32, resnetcapsnet 16")
+    ] = None,
     blocks: Annotated[
-        int | None, typer.Option(help="pairs of hidden capsule layers; default 0, with shortcuts 1")
+        int | None,
+        typer.Option(
+            help="pairs of hidden capsule layers, default 0, with shortcuts 1; resnetcapsnet: of convolutions, 3"
+        ),
     ] = None,
     gamma: Annotated[
         float | None, typer.Option(help="of mocapsnet: share of the velocity a layer leaves; default 0.9")
@@ -64,12 +89,22 @@ def train(
         str,
         typer.Option(help="the way to agree: rba, sda (scaled distances) or em (expectation maximisation)"),
     ] = "rba",
+    weight_std: Annotated[
+        float | None,
+        typer.Option(help="spread of the first transformation matrices; by default the layers choose"),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="train through torch.compile")] = False,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="compute the first convolution again instead of keeping it")
+        bool,
+        typer.Option(
+            "--recompute", help="compute again on the way back what is cheap, instead of keeping it"
+        ),
     ] = False,
 ) -> None:
-    """Train a capsule network; write checkpoint, history and evaluation into RUN."""
+    """Train a capsule network; write checkpoint, history and evaluation into RUN.
+
+    Under `torchrun` or `accelerate launch` all processes train it together, and the first one writes.
+    """
     import torch
 
     from capsnb.evaluation import evaluate
@@ -88,47 +123,54 @@ def train(
         compile=compile,
         seed=seed,
     )
+    processes.join()
     source: dict[str, Any] = {"name": data, "root": None if root is None else str(root), "images": images}
-    prepared = _load(**source, preprocess=Preprocess(rotate=rotate), download=download)
+    preprocess = Preprocess(pad=pad, rotate=rotate, resize=resize, standardise=standardise)
+    prepared = _load(**source, preprocess=preprocess, download=download)
     sizes = {
         "image_shape": prepared.image_shape,
         "classes": len(prepared.classes),
-        "blocks": (0 if model == "capsnet" else 1) if blocks is None else blocks,
-        "channels": channels,
-        "capsule_types": capsule_types,
         "routing": routing,
-        "recompute": recompute,
+        "weight_std": weight_std,
+        **_options(
+            model,
+            blocks=blocks,
+            channels=channels,
+            capsule_types=capsule_types,
+            gamma=gamma,
+            recompute=recompute or None,
+        ),
     }
-    if model == "mocapsnet":
-        sizes["gamma"] = 0.9 if gamma is None else gamma
-    elif gamma is not None:
-        raise ValueError(f"gamma belongs to mocapsnet; give --model mocapsnet, or leave --gamma {gamma} out")
     torch.manual_seed(seed)
     network = _build(model, sizes)
-    _demand_same_network(run, model, sizes)
-    write_atomically(
-        run / RUN,
-        json.dumps(
-            {
-                "network": model,
-                "model": sizes,
-                "data": source,
-                "preprocess": asdict(prepared.preprocess),
-                "config": asdict(config),
-                "versions": versions(),
-                "command": ["capsnb", *sys.argv[1:]],
-            },
-            indent=1,
-        ),
-    )
+    processes.from_first(lambda: _demand_same_network(run, model, sizes))
+    first = processes.rank() == 0
+    if first:
+        write_atomically(
+            run / RUN,
+            json.dumps(
+                {
+                    "network": model,
+                    "model": sizes,
+                    "data": source,
+                    "preprocess": asdict(prepared.preprocess),
+                    "config": asdict(config),
+                    "versions": versions(),
+                    "command": ["capsnb", *sys.argv[1:]],
+                },
+                indent=1,
+            ),
+        )
     history = fit(network, prepared, config, run_dir=run)
-    history.save(run / "history.json")
     evaluation = evaluate(network, prepared)
-    evaluation.save(run / "evaluation.json")
-    typer.echo(
-        f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
-    )
-    _report(evaluation)
+    if first:
+        history.save(run / "history.json")
+        evaluation.save(run / "evaluation.json")
+        typer.echo(
+            f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
+        )
+        _report(evaluation)
+    processes.leave()
 
 
 @app.command()
@@ -140,6 +182,7 @@ def evaluate(
     from capsnb.evaluation import evaluate as evaluate_model
     from capsnb.training import load_weights
 
+    processes.join()
     try:
         saved = json.loads((run / RUN).read_text())
         source, sizes, preprocess = saved["data"], saved["model"], Preprocess(**saved["preprocess"])
@@ -155,8 +198,10 @@ def evaluate(
     model = _build(saved.get("network", "capsnet"), sizes)  # runs from before there were others do not say
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
-    evaluation.save(run / "evaluation.json")
-    _report(evaluation)
+    if processes.rank() == 0:
+        evaluation.save(run / "evaluation.json")
+        _report(evaluation)
+    processes.leave()
 
 
 @app.command()
@@ -189,7 +234,8 @@ def data(
 
 
 bench = typer.Typer(
-    help="Measure ways to route, their memory, training steps, and what depth costs.", no_args_is_help=True
+    help="Measure ways to route, their memory, training steps, what depth costs, and processes.",
+    no_args_is_help=True,
 )
 app.add_typer(bench, name="bench")
 
@@ -272,6 +318,21 @@ def gradients(
     _measure("gradients", case, only, device, out, batch=batch, seed=seed)
 
 
+@bench.command("processes")
+def scaling(
+    case: Cases = None,
+    only: Only = None,
+    count: Annotated[int, typer.Option(help="processes")] = 2,
+    batch: int = 128,
+    rounds: int = 20,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Time training steps of processes of one thread each, over those of one process."""
+    numbers = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
+    _measure("processes", case, only, "cpu", out, **numbers)
+
+
 def _measure(
     what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: Any
 ) -> None:
@@ -323,7 +384,8 @@ def reproduce(
 def _load(
     name: str, root: str | None, images: int | None, *, preprocess: Preprocess, download: bool
 ) -> ImageData:
-    loaded = load_data(name, root, download=download, preprocess=preprocess)
+    with processes.first_on_each_machine_first():
+        loaded = load_data(name, root, download=download, preprocess=preprocess)
     return loaded if images is None else loaded.subset(train=images)
 
 
@@ -332,7 +394,9 @@ def _demand_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None
     try:
         saved = json.loads((run / RUN).read_text())
         # runs from before there were others do not say
-        then = {"network": saved.get("network", "capsnet"), "routing": "rba", **saved["model"]}
+        then = {"network": saved.get("network", "capsnet"), "routing": "rba", "weight_std": None} | saved[
+            "model"
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # there is none, or none that can be read
     now = {"network": network, **sizes, "image_shape": list(sizes["image_shape"])}
@@ -341,6 +405,21 @@ def _demand_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None
             raise ValueError(
                 f"{run} holds another run: {name} was {then[name]!r} and is now {now[name]!r}; choose another folder"
             )
+
+
+def _options(network: str, **given: Any) -> dict[str, Any]:
+    """The sizes of this network, given or its own; None was not given. What it does not have is refused."""
+    if network not in NETWORKS:
+        raise ValueError(f"unknown model {network!r}; choose one of {', '.join(NETWORKS)}")
+    own = OPTIONS[network]
+    for name, value in given.items():
+        if value is not None and name not in own:
+            others = ", ".join(other for other, options in OPTIONS.items() if name in options)
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"{network} has no {name}; leave --{option} out, or give --model one of: {others}"
+            )
+    return own | {name: value for name, value in given.items() if value is not None}
 
 
 def _build(network: str, sizes: dict[str, Any]) -> Any:
@@ -355,8 +434,11 @@ def _report(evaluation: Any) -> None:
     typer.echo(
         f"{evaluation.dataset}: accuracy {evaluation.accuracy:.2%} of {evaluation.count:,} test images"
     )
-    for line in evaluation.per_class:
-        typer.echo(f"  {line['class']:>12}: precision {line['precision']:.2%}, recall {line['recall']:.2%}")
+    for line in evaluation.per_class:  # a class that was never predicted has no precision
+        precision, recall = (
+            "–" if line[name] is None else f"{line[name]:.2%}" for name in ("precision", "recall")
+        )
+        typer.echo(f"  {line['class']:>12}: precision {precision}, recall {recall}")
 
 
 def main() -> NoReturn:
@@ -364,6 +446,7 @@ def main() -> NoReturn:
     try:
         app()
     except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        typer.secho(f"capsnb: {error}", fg="red", err=True)
+        who = f" (process {processes.rank()})" if processes.count() > 1 else ""
+        typer.secho(f"capsnb{who}: {error}", fg="red", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from capsnb import processes
 from capsnb.files import write_atomically
 
 if TYPE_CHECKING:
@@ -169,6 +170,9 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the
     mode it came in.
 
+    In several processes (see `capsnb.processes`) all must call this, with the same model: each computes some of the
+    batches, and all return the same figures, to the last bit those of one process.
+
     Args:
         model: returns `CapsuleOutput` or a tensor [B, J] for inputs [B, C, H, W].
         data: the images; its `preprocess.evaluate` prepares them.
@@ -193,10 +197,12 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     if len(images) == 0:
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
     device = device_of(model, images)
-    scores: list[Tensor] = []
-    errors: list[Tensor] = []
+    batches = images.split(batch_size)
+    mine = range(processes.rank(), len(batches), processes.count())
+    found: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and errors, by batch
     with evaluating(model):
-        for batch in images.split(batch_size):
+        for number in mine:
+            batch = batches[number]
             inputs, targets = data.preprocess.evaluate(batch)
             output = model(inputs.to(device))
             lengths, reconstruction = (
@@ -208,17 +214,20 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
                     f"{data.name!r}, which has {len(data.classes)} classes: build it with "
                     f"classes={len(data.classes)}"
                 )
-            scores.append(lengths.cpu().double())
+            errors = None
             if reconstruction is not None:
-                difference = reconstruction.cpu().double() - targets.cpu()
-                errors.append(difference.square().flatten(1).sum(1))
+                errors = (reconstruction.cpu().double() - targets.cpu()).square().flatten(1).sum(1)
+            found[number] = lengths.cpu().double(), errors
+    for others in processes.everyones(found):
+        found |= others
+    scores, squares = zip(*(found[number] for number in range(len(batches))), strict=True)
     return evaluation_of_scores(
         labels.cpu().numpy(),
         torch.cat(scores).numpy(),
         data.classes,
         dataset=data.name,
         split=split,
-        reconstruction_error=torch.cat(errors).mean().item() if errors else None,
+        reconstruction_error=torch.cat(squares).mean().item() if squares[0] is not None else None,
     )
 
 

@@ -1,17 +1,24 @@
-"""What a capsule network minimises: the margin loss and the reconstruction loss. Taught in chapter 4."""
+"""What a network minimises: margin loss or cross-entropy, and the reconstruction loss. Taught in chapters 4 and 14."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from capsnb.models import CapsuleOutput
 
+Classification = Literal["margin", "cross_entropy"]
+CLASSIFICATIONS: tuple[str, ...] = get_args(Classification)
+
 
 class CapsuleLoss(NamedTuple):
-    """The loss and its two terms, each a scalar: total = margin + weight * reconstruction."""
+    """The loss and its two terms, each a scalar: total = margin + weight * reconstruction.
+
+    Where the cross-entropy was asked for, it stands in the place of the margin loss.
+    """
 
     total: Tensor
     margin: Tensor
@@ -54,6 +61,28 @@ def margin_loss(
     return (absent.sum(1) + right.squeeze(1)).mean()
 
 
+def cross_entropy(lengths: Tensor, labels: Tensor) -> Tensor:
+    r"""The cross-entropy of scores taken as shares of their sum.
+
+    .. math:: L = -\log \frac{|v_y|}{\sum_j |v_j|}
+
+    For the scores of a softmax, whose sum is one, this is the usual cross-entropy.
+
+    Args:
+        lengths: `[B, J]`, >= 0.
+        labels: y, the class of each image, `[B]`, integers in [0, J).
+
+    Returns:
+        The mean over B: a scalar >= 0, finite even where the right class has no share at all.
+
+    >>> cross_entropy(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))  # log 4
+    tensor(1.3863)
+    """
+    least = torch.finfo(lengths.dtype).tiny
+    shares = lengths / lengths.sum(dim=1, keepdim=True).clamp(min=least)
+    return F.nll_loss(shares.clamp(min=least).log(), labels)
+
+
 def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
     r"""The sum of squared pixel errors of an image, averaged over the batch.
 
@@ -83,7 +112,11 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
 
 
 def capsule_loss(
-    output: CapsuleOutput, images: Tensor, labels: Tensor, reconstruction_weight: float = 5e-4
+    output: CapsuleOutput,
+    images: Tensor,
+    labels: Tensor,
+    reconstruction_weight: float = 5e-4,
+    classification: Classification = "margin",
 ) -> CapsuleLoss:
     r"""Margin loss plus a little reconstruction loss, :math:`L = L_{margin} + \lambda L_{recon}` (MoCapsNet, eq. 1).
 
@@ -92,12 +125,14 @@ def capsule_loss(
         images: the decoder's target, `[B, C, H, W]`, in [0, 1].
         labels: the class of each image, `[B]`.
         reconstruction_weight: :math:`\lambda`, weight of the summed squared error of an image.
+        classification: "margin", or "cross_entropy" for a head that gives shares of one.
 
     Returns:
         `CapsuleLoss(total, margin, reconstruction)`; without a decoder the reconstruction term is zero. Call
         `.total.backward()`.
     """
-    margin = margin_loss(output.lengths, labels)
+    measure = margin_loss if classification == "margin" else cross_entropy
+    margin = measure(output.lengths, labels)
     if output.reconstruction is None:
         return CapsuleLoss(margin, margin, margin.new_zeros(()))
     reconstruction = reconstruction_loss(output.reconstruction, images)

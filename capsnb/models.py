@@ -1,4 +1,4 @@
-"""Whole networks: images in, capsules out. Taught in chapter 4, *A first CapsNet*."""
+"""Whole networks: images in, capsules out. Taught in chapter 4, *A first CapsNet*, and in chapter 14."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from capsnb.backbones import (
+    AlexBackbone,
+    HeadKind,
+    ResNetBackbone,
+    feature_shape,
+    make_head,
+)
 from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
@@ -22,7 +29,7 @@ class CapsuleOutput(NamedTuple):
 
     Attributes:
         capsules: one vector per class, `[B, J, E]`.
-        lengths: their lengths, the scores, `[B, J]`, in [0, 1).
+        lengths: their lengths, the scores, `[B, J]`, in [0, 1) (a linear head's, up to 1).
         reconstruction: the decoder's pictures, `[B, C, H, W]`, in [0, 1]; None without a decoder.
     """
 
@@ -84,8 +91,8 @@ class CapsNet(nn.Module):
         iterations: R of every capsule layer.
         routing: the way to agree in every capsule layer, "rba", "sda" or "em"; see `RoutingCapsules`.
         backend: who computes it, see `RoutingCapsules`.
-        recompute: compute the first convolution again on the way back instead of keeping its output (52 MB for 128
-            images of MNIST); the same gradients for a little more time.
+        recompute: compute the first convolution and the capsule layers' sums again on the way back instead of keeping
+            them (52 MB, and 0.5 MB for each block, for 128 images of MNIST); the same gradients for a little more time.
         weight_std: spread of the initial transformation matrices; None for the default, 0.01 for MoCapsNet's.
         identity: how much of the identity the hidden layers' initial matrices have, see `layers.add_identity_`. Without
             shortcuts, and with three rounds of routing, 2 lets deep networks learn that stay at chance with 0.
@@ -142,6 +149,7 @@ class CapsNet(nn.Module):
                 iterations=iterations,
                 routing=routing,
                 backend=backend,
+                recompute=recompute,
                 weight_std=weight_std,
             )
             for below, above in pairwise(sizes)
@@ -169,20 +177,14 @@ class CapsNet(nn.Module):
         Raises:
             ValueError: images of another shape than the network was made for.
         """
-        if images.shape[1:] != self.image_shape:
-            C, H, W = self.image_shape
-            raise ValueError(f"images of shape [B, {C}, {H}, {W}] are expected, got {tuple(images.shape)}")
+        _demand_shape(images, self.image_shape)
         if self.recompute and torch.is_grad_enabled():
             context = partial(create_selective_checkpoint_contexts, self._keep)
             primary = checkpoint(self._primary, images, use_reentrant=False, context_fn=context)
         else:
             primary = self._primary(images)
         capsules = self.capsules(primary)  # [B, J, E]
-        lengths = torch.linalg.vector_norm(capsules, dim=-1)  # [B, J]
-        if self.decoder is None:
-            return CapsuleOutput(capsules, lengths, None)
-        drawn = lengths.argmax(dim=1) if labels is None else labels
-        return CapsuleOutput(capsules, lengths, self.decoder(capsules, drawn))
+        return _output(capsules, self.decoder, labels)
 
     @property
     def capsule_layers(self) -> list[RoutingCapsules]:
@@ -278,6 +280,164 @@ class MoCapsNet(CapsNet):
 
     def _stack(self, layers: list[nn.Module]) -> nn.Module:
         return MomentumCapsules(layers, self.gamma)
+
+
+class BackboneNet(nn.Module):
+    """Any backbone and any head: images -> feature map -> one vector for each class, and a decoder if there is one.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        backbone: `[B, C, H, W]` -> `[B, C', H', W']`, such as `backbones.torchvision_backbone("resnet18")`.
+        head: `[B, C', H', W']` -> `[B, J, E]`, `backbones.CapsuleHead` or `backbones.LinearHead`.
+        decoder: widths of the decoder's hidden layers; None for a network without a decoder.
+
+    Raises:
+        ValueError: images that the backbone cannot take.
+
+    >>> from capsnb.backbones import CapsuleHead
+    >>> backbone = AlexBackbone(3)
+    >>> head = CapsuleHead(feature_shape(backbone, (3, 32, 32)), classes=5)
+    >>> BackboneNet((3, 32, 32), backbone, head)(torch.randn(2, 3, 32, 32)).lengths.shape
+    torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        backbone: nn.Module,
+        head: nn.Module,
+        decoder: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.backbone, self.head = image_shape, backbone, head
+        features, self.decoder = feature_shape(backbone, image_shape), None
+        if decoder is not None:
+            with torch.no_grad():
+                _, J, E = head(torch.zeros(1, *features)).shape
+            self.decoder = Decoder(J, E, image_shape, decoder)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> CapsuleOutput:
+        """Give each class a vector whose length is its score.
+
+        Args:
+            images: `[B, C, H, W]`.
+            labels: `[B]`; while training, which capsule the decoder draws. None: it draws the longest.
+
+        Returns:
+            Capsules, lengths, and the reconstruction.
+
+        Raises:
+            ValueError: images of another shape than the network was made for.
+        """
+        _demand_shape(images, self.image_shape)
+        return _output(self.head(self.backbone(images)), self.decoder, labels)
+
+
+class AlexCapsNet(BackboneNet):
+    """AlexNet's convolutions in front of capsules (Bao et al. 2025), with the sizes of Zain and Umar (2025).
+
+    `AlexBackbone` -> primary capsules from a 1x1 convolution, 32 types of 8 numbers -> routing -> one capsule for
+    each class. On images of 28x28 pixels: 256x2x2 -> 128 primary capsules -> 10 class capsules of 16.
+
+    Zain and Umar speak of "tens of millions of parameters". The layers that they describe have 2,683,840. AlexNet has
+    its tens of millions in the dense layers behind its convolutions, and those are not here.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        classes: J.
+        widths: channels of the five convolutions.
+        head: "capsules"; or, to learn what they are good for, "sigmoid" or "softmax", see `backbones.make_head`.
+        capsule_types: primary capsules at each location.
+        decoder: widths of the decoder's hidden layers; None, as in the paper, for a network without a decoder.
+        capsules: `iterations`, `routing`, `backend` and every other argument of `backbones.CapsuleHead`.
+
+    Raises:
+        ValueError: images smaller than 15x15; an unknown head; arguments of a capsule head for another one.
+
+    >>> AlexCapsNet()(torch.randn(2, 1, 28, 28)).capsules.shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        *,
+        widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256),
+        head: HeadKind = "capsules",
+        capsule_types: int = 32,
+        decoder: tuple[int, ...] | None = None,
+        **capsules: Any,
+    ) -> None:
+        backbone = AlexBackbone(image_shape[0], widths)
+        features = feature_shape(backbone, image_shape)
+        top = make_head(head, features, classes, capsule_types=capsule_types, **capsules)
+        super().__init__(image_shape, backbone, top, decoder)
+
+
+class ResNetCapsNet(BackboneNet):
+    """Residual convolutions in front of capsules: the "ResCapsNet" of Zain and Umar (2025).
+
+    It is not `ResCapsNet`, whose shortcuts lead around capsule layers. Here they lead around convolutions.
+
+    `ResNetBackbone` -> primary capsules from a 9x9 convolution with stride 8, 16 types of 8 numbers -> routing -> one
+    capsule for each class. The paper stretches MNIST to 78x78 pixels (`Preprocess(resize=78)`): 32x78x78 -> 1296
+    primary capsules -> 10 class capsules of 16. Smaller images make fewer primary capsules, and fewer parameters.
+
+    Zain and Umar speak of "only a few million" parameters. The layers that they describe have 2,022,240.
+
+    Args:
+        image_shape: (C, H, W) of the images, as they are after resizing.
+        classes: J.
+        channels: of the feature map.
+        blocks: residual blocks of the backbone.
+        head: as in `AlexCapsNet`.
+        capsule_types: primary capsules at each location.
+        decoder: as in `AlexCapsNet`.
+        capsules: as in `AlexCapsNet`.
+
+    Raises:
+        ValueError: images smaller than 9x9; an unknown head; arguments of a capsule head for another one.
+
+    >>> ResNetCapsNet((1, 33, 33), channels=8)(torch.randn(2, 1, 33, 33)).capsules.shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 78, 78),
+        classes: int = 10,
+        *,
+        channels: int = 32,
+        blocks: int = 3,
+        head: HeadKind = "capsules",
+        capsule_types: int = 16,
+        decoder: tuple[int, ...] | None = None,
+        **capsules: Any,
+    ) -> None:
+        backbone = ResNetBackbone(image_shape[0], channels, blocks)
+        features = feature_shape(backbone, image_shape)
+        sizes: dict[str, Any] = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 8, **capsules}
+        super().__init__(image_shape, backbone, make_head(head, features, classes, **sizes), decoder)
+        for (
+            module
+        ) in self.modules():  # as in CapsNet; AlexCapsNet's maps are too small to gain by it (measured)
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+
+
+def _demand_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
+    if images.shape[1:] != image_shape:
+        C, H, W = image_shape
+        raise ValueError(f"images of shape [B, {C}, {H}, {W}] are expected, got {tuple(images.shape)}")
+
+
+def _output(capsules: Tensor, decoder: Decoder | None, labels: Tensor | None) -> CapsuleOutput:
+    lengths = torch.linalg.vector_norm(capsules, dim=-1)  # [B, J]
+    if decoder is None:
+        return CapsuleOutput(capsules, lengths, None)
+    drawn = lengths.argmax(dim=1) if labels is None else labels
+    return CapsuleOutput(capsules, lengths, decoder(capsules, drawn))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ALL = slice(None)
 FLAT = 1e-6  # a standard deviation below this is rounding (float32 near 1 is exact to 1.2e-7), not a picture
 
 
@@ -71,7 +72,7 @@ class Preprocess:
         height, width = self._crop_size(image_shape[-2], image_shape[-1])
         return (image_shape[0], self.resize or height, self.resize or width)
 
-    def train(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def train(self, images: Tensor, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor]:
         """Return a random view of each image: rotated, cropped, resized, standardised.
 
         Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on its
@@ -80,6 +81,8 @@ class Preprocess:
         Args:
             images: uint8 [B, C, H, W].
             generator: the source of crops and angles; its state moves on.
+            rows: the images to prepare, where another process prepares the others. Random numbers are drawn for all
+                of them, so that each image gets the same view whoever prepares it.
 
         Returns:
             inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, else in [0, 1].
@@ -101,17 +104,18 @@ class Preprocess:
             )
         count, _, image_height, image_width = images.shape
         height, width = self._crop_size(image_height, image_width)
+        images = images[rows]
 
         def draw(free: int) -> Tensor:
             offsets = torch.randint(free + 1, (count,), generator=generator, device=generator.device)
-            return offsets.to(images.device)
+            return offsets.to(images.device)[rows]
 
         top = draw(image_height + 2 * self.pad - height)
         left = draw(image_width + 2 * self.pad - width)
         if self.rotate == 0:  # moved by whole pixels: copied, so that no value changes
             views = _to_unit(_crops(F.pad(images, [self.pad] * 4), top, left, height, width))
         else:
-            turn = torch.rand(count, generator=generator, device=generator.device).to(images.device)
+            turn = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
             degrees = (2 * turn - 1) * self.rotate
             views = _rotated_crops(_to_unit(images), degrees, top - self.pad, left - self.pad, height, width)
         return self._finish(views)

@@ -24,7 +24,7 @@ def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()
     """How much memory autograd holds on to for the backward pass while `function` runs.
 
     Tensors that share their memory count once, and whole: a view keeps all of what it looks at. What an operator keeps
-    outside `save_for_backward` is not seen, and what `torch.utils.checkpoint` will compute again is not kept.
+    outside `save_for_backward` is not seen. Of what `torch.utils.checkpoint` will compute again its inputs are kept.
 
     Args:
         function: a forward pass; it is called once.
@@ -94,31 +94,6 @@ def peak_bytes(function: Callable[[], object], device: str | torch.device = "cpu
     if device.type == "cuda":
         return Peak(torch.cuda.max_memory_allocated(device) - before, largest)
     return Peak(max(accumulate(changes, initial=0)), largest)
-
-
-def held_bytes(function: Callable[[], object], device: str | torch.device = "cpu") -> int:
-    """How much of what `function` allocates is still there when it has returned, its result included.
-
-    For a forward pass that is its output and all that waits for the way back, whoever holds it: other than
-    `saved_bytes` this also sees what `torch.utils.checkpoint` holds to begin again from.
-
-    Args:
-        function: what to measure; it is called twice, the first time to warm up.
-        device: where to count, the CPU or a CUDA device.
-
-    Returns:
-        Bytes; below zero if more was released than allocated.
-
-    Raises:
-        ValueError: a device of another kind.
-
-    >>> held_bytes(lambda: torch.empty(1000).exp().sum())  # four bytes are left of eight thousand
-    4
-    """
-    device = _countable(device)
-    function()
-    gc.collect()
-    return sum(_changes(function, device))
 
 
 def _countable(device: str | torch.device) -> torch.device:

@@ -15,6 +15,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor, nn
 
+from capsnb.kernels import gradients_follow
 from capsnb.layers import RoutingCapsules
 
 LOST_DIGITS = 6  # at most; the ten that remain of float64 tell float32 numbers apart, with three to spare
@@ -231,27 +232,26 @@ class _Reversible(torch.autograd.Function):
         tensors = [t.detach().requires_grad_(need) for t, need in zip(saved, needs, strict=False)]
         states = saved[len(needs) :]
         gradients: list[Tensor | None] = [None] * len(needs)
-        dvelocity = torch.zeros_like(dx)
+        dx = dx.to(ctx.fed)
+        df = torch.zeros_like(dx)  # the gradient of f is 1 - gamma times that of the velocity
         for number, layer in reversed(list(enumerate(ctx.layers))):
             x = x - velocity
-            dvelocity.add_(dx)
+            df.mul_(ctx.gamma).add_(dx, alpha=1 - ctx.gamma)
             named = {name: tensors[index] for name, index in ctx.names[number].items()}
             drawn = states[ctx.random[number]] if number in ctx.random else []
-            with torch.enable_grad(), _autocast(ctx), _replayed(drawn, x.device):
+            with torch.enable_grad(), _autocast(ctx), _replayed(drawn, x.device), gradients_follow():
                 u = _rounded(x, ctx.fed).detach().requires_grad_(number > 0 or needs_x)
                 f = torch.func.functional_call(layer, named, (u,))
             velocity = torch.sub(velocity, f.detach(), alpha=1 - ctx.gamma).div_(ctx.gamma)
             indices = sorted({index for index in ctx.names[number].values() if needs[index]})
             wanted = [*([u] if u.requires_grad else []), *(tensors[index] for index in indices)]
             if f.requires_grad and wanted:
-                df = ((1 - ctx.gamma) * dvelocity).to(f.dtype)
-                found = list(torch.autograd.grad(f, wanted, df, allow_unused=True))
+                found = list(torch.autograd.grad(f, wanted, df.to(f.dtype), allow_unused=True))
                 du = found.pop(0) if u.requires_grad else None
                 dx = dx if du is None else dx + du
                 for index, gradient in zip(indices, found, strict=True):
                     gradients[index] = _sum(gradients[index], gradient)
-            dvelocity.mul_(ctx.gamma)
-        return dx if needs_x else None, *gradients
+        return dx.double() if needs_x else None, *gradients
 
 
 class _NoSecondDerivative(torch.autograd.Function):

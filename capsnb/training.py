@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from capsnb import processes
 from capsnb.data import ImageData
 from capsnb.files import write_atomically
-from capsnb.losses import CapsuleLoss, capsule_loss
+from capsnb.losses import CLASSIFICATIONS, CapsuleLoss, Classification, capsule_loss
 from capsnb.models import CapsuleOutput
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {  # fused: one pa
     "ranger21": _ranger21,
 }
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 CHECKPOINT = "checkpoint.safetensors"
 RUN = "run.json"  # beside it, from `capsnb train`: what was asked for
 
@@ -56,7 +58,7 @@ class TrainConfig:
 
     Args:
         epochs: how often the training images are seen, >= 1.
-        batch_size: B of one forward pass, >= 1.
+        batch_size: B, >= 1; with several processes, of all of them together.
         learning_rate: the highest learning rate, > 0.
         optimizer: "adam", "adamw", "sgd" (with Nesterov's momentum of 0.9), or "ranger21" (Wright and Demeure 2021,
             from the package pytorch_optimizer; its own warm-up and warm-down are off, since `schedule` decides).
@@ -66,11 +68,14 @@ class TrainConfig:
         decay: factor of the exponential and step schedules, in (0, 1].
         step_epochs: epochs between the steps of the step schedule, >= 1.
         reconstruction_weight: weight of the summed squared pixel error in the loss, >= 0.
-        precision: "fp32", "bf16", or "fp16" (on a GPU, with loss scaling).
+        precision: "fp32", with PyTorch's own settings; "tf32", float32 whose products and convolutions are rounded to
+            ten bits (on a GPU from Ampere on); "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and
+            the loss are float32 in all of them.
         accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
             step takes longer; results agree with those without it up to rounding.
         seed: decides order and augmentation of the images, >= 0.
+        loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
 
     Raises:
         ValueError: a value outside its range.
@@ -84,10 +89,11 @@ class TrainConfig:
     decay: float = 0.96
     step_epochs: int = 2
     reconstruction_weight: float = 5e-4
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1
     compile: bool = False
     seed: int = 0
+    loss: Classification = "margin"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
@@ -101,7 +107,10 @@ class TrainConfig:
             raise ValueError(f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        for name, known in (
+            *(("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)),
+            *(("precision", PRECISIONS), ("loss", CLASSIFICATIONS)),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
 
@@ -141,7 +150,9 @@ class Epoch:
         test_accuracy: share of test images classified right after the epoch, 0 to 1.
         learning_rate: of the last step.
         seconds: wall time of training, without the test.
-        peak_memory: bytes; the allocator's peak on a GPU, the process's largest resident size elsewhere.
+        peak_memory: bytes; the allocator's peak on a GPU, the process's largest resident size elsewhere; of several
+            processes, the largest.
+        skipped_steps: steps that fp16's loss scaling left out, because a gradient was not finite.
     """
 
     epoch: int
@@ -153,6 +164,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     peak_memory: int
+    skipped_steps: int = 0
 
 
 @dataclass
@@ -223,11 +235,18 @@ def fit(
     run_dir: str | Path | None = None,
     progress: bool = True,
 ) -> History:
-    """Train a capsule model on images, on the GPU if there is one.
+    """Train a capsule model on images, on the GPU if there is one, and in as many processes as were launched.
 
     With `run_dir`, a checkpoint is written after each epoch, whole or not at all; called again with the same
     arguments, a run that was stopped goes on to bitwise the same weights as one that was not. The order and the
     augmentation of an epoch depend on the seed and the epoch alone.
+
+    Under `torchrun` or `accelerate launch` each process computes its rows of each batch, and gradients are added up:
+    the mathematics is that of one process, results agree up to rounding, whatever the number of processes, and a run
+    may go on with another number. All of them return the same history and leave the same weights; the first one alone
+    writes and shows progress. Two things are each process's own: the random numbers of dropout and its like, and on
+    CPUs the statistics of batch norm, whose running ones are those of the first process. On several GPUs batch norm
+    becomes `torch.nn.SyncBatchNorm`, which counts over all of them.
 
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
@@ -241,13 +260,16 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names epoch, step and term. The last good checkpoint is kept.
-        ValueError: the model's outputs do not fit the classes; fp16 without a GPU; a checkpoint of another run.
+        ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
+            of another run.
     """
     from tqdm import tqdm
 
     config = config or TrainConfig()
     accelerator = _accelerator(config)
     data = data.to(accelerator.device)
+    if processes.count() > 1:
+        model = _ready_for_several(model, data, accelerator)
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
@@ -267,17 +289,24 @@ def fit(
         "preprocess": asdict(data.preprocess),
         "config": asdict(config),
     }
-    if checkpoint is not None and checkpoint.exists():
-        history.records = _resume(checkpoint, identity, bare, optimizer, accelerator)
+    if checkpoint is not None:
+        saved = processes.from_first(lambda: _read(checkpoint) if checkpoint.exists() else None)
+        if saved is not None:
+            history.records = _resume(checkpoint, saved, identity, bare, optimizer, accelerator)
     steps = math.ceil(len(data.train) / config.batch_size)
     done = len(history.records)
-    with tqdm(
-        total=config.epochs * steps, initial=done * steps, disable=not progress, leave=False, file=sys.stderr
-    ) as bar:
+    quiet = not (progress and accelerator.is_main_process)
+    with (
+        _rounding(config.precision),
+        tqdm(
+            total=config.epochs * steps, initial=done * steps, disable=quiet, leave=False, file=sys.stderr
+        ) as bar,
+    ):
         for epoch in range(done + 1, config.epochs + 1):
             record = _train_epoch(model, trained, optimizer, data, config, epoch, accelerator, bar)
             history.records.append(record)
-            bar.set_postfix_str(f"epoch {epoch}: test accuracy {record.test_accuracy:.2%}")
+            skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
+            bar.set_postfix_str(f"epoch {epoch}: test accuracy {record.test_accuracy:.2%}{skipped}")
             if checkpoint is not None and accelerator.is_main_process:
                 _save(checkpoint, identity, bare, optimizer, accelerator, history)
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # takes the autocast wrapper off `model.forward`
@@ -301,52 +330,79 @@ def _train_epoch(
     started = time.perf_counter()
     model.train()
     order = torch.randperm(len(data.train), generator=generator, device=device)
-    terms: list[
-        Tensor
-    ] = []  # margin and reconstruction of every step stay on the device: reading one would wait for it
+    # Margin and reconstruction of every step stay on the device: reading one would wait for it.
+    terms: list[Tensor] = []
     correct = torch.zeros((), dtype=torch.long, device=device)
+    skipped = torch.zeros((), device=device)
     learning_rate = config.learning_rate
     for group in order.split(config.batch_size * config.accumulate):
         learning_rate = config.learning_rate_at(epoch - 1 + len(terms) * config.batch_size / len(order))
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate
-        for rows in group.split(config.batch_size):
-            labels = data.train.labels[rows]
-            images, targets = data.preprocess.train(data.train.images[rows], generator)
-            with accelerator.autocast():
-                output = trained(images, labels)
-            if output.lengths.shape[1] != len(data.classes):
-                raise ValueError(
-                    f"the model has {output.lengths.shape[1]} class capsules, {data.name} has {len(data.classes)} "
-                    f"classes; build the model with classes={len(data.classes)}"
-                )
-            loss = capsule_loss(output, targets, labels, config.reconstruction_weight)
-            accelerator.backward(loss.total * (len(rows) / len(group)))  # a group counts as one large batch
-            terms.append(torch.stack([loss.margin.detach(), loss.reconstruction.detach()]))
-            correct += (output.lengths.argmax(dim=1) == labels).sum()
+        batches = group.split(config.batch_size)
+        for number, rows in enumerate(batches, start=1):
+            share = processes.share(len(rows))
+            size = share.stop - share.start
+            if size == 0:  # all must take part in every step: compute an image that counts elsewhere
+                share = slice(0, 1)
+            labels = data.train.labels[rows[share]]
+            images, targets = data.preprocess.train(data.train.images[rows], generator, share)
+            # Gradients of a group are added up here first, and over the processes once.
+            with nullcontext() if number == len(batches) else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    output = trained(images, labels)
+                if output.lengths.shape[1] != len(data.classes):
+                    raise ValueError(
+                        f"the model has {output.lengths.shape[1]} class capsules, {data.name} has {len(data.classes)} "
+                        f"classes; build the model with classes={len(data.classes)}"
+                    )
+                loss = capsule_loss(output, targets, labels, config.reconstruction_weight, config.loss)
+                # A group counts as one large batch. DDP takes the mean over the processes, where the sum is meant.
+                weight = size / len(rows)
+                accelerator.backward(loss.total * (weight * processes.count() * (len(rows) / len(group))))
+            terms.append(weight * torch.stack([loss.margin.detach(), loss.reconstruction.detach()]))
+            correct += (output.lengths.argmax(dim=1) == labels)[:size].sum()
             bar.update()
-        optimizer.step()
+        skipped += _step(optimizer, accelerator)
         optimizer.zero_grad()
         if len(terms) % 100 == 0:
             _demand_finite(terms, epoch)
     margin, reconstruction = _demand_finite(terms, epoch)
-    seconds = time.perf_counter() - started
+    seconds, memory = time.perf_counter() - started, _peak_memory(device)
+    bare = accelerator.unwrap_model(model)
+    # Running statistics of batch norm: one network, wherever it is tested.
+    processes.copy_first(bare.buffers())
     return Epoch(
         epoch=epoch,
         loss=margin + config.reconstruction_weight * reconstruction,
         margin=margin,
         reconstruction=reconstruction,
-        train_accuracy=correct.item() / len(order),
-        test_accuracy=_accuracy(model, data, accelerator),
+        train_accuracy=processes.total(correct).item() / len(order),
+        test_accuracy=_accuracy(bare, data, accelerator),
         learning_rate=learning_rate,
-        seconds=seconds,
-        peak_memory=_peak_memory(device),
+        seconds=max(processes.everyones(seconds)),
+        peak_memory=max(processes.everyones(memory)),
+        skipped_steps=int(skipped),
     )
 
 
+def _step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Tensor | int:
+    """Let the optimizer step; return whether the scaler left the step out, without waiting to know."""
+    if accelerator.scaler is None:
+        optimizer.step()
+        return 0
+    skipped: list[Tensor | int] = []
+    # The scaler tells fused optimizers, which skip on the device, what it found; others it does not call.
+    inner = cast(Any, optimizer).optimizer  # inside Accelerate's wrapper
+    hook = inner.register_step_pre_hook(lambda called, *_: skipped.append(getattr(called, "found_inf", 0)))
+    optimizer.step()
+    hook.remove()
+    return skipped[0] if skipped else 1
+
+
 def _demand_finite(terms: list[Tensor], epoch: int) -> tuple[float, float]:
-    """The mean of each term over the steps so far; the first step with a NaN or an infinity stops the run."""
-    table = torch.stack(terms)
+    """The mean of each term over the steps so far; the first step with a NaN or an infinity stops all processes."""
+    table = processes.total(torch.stack(terms))
     bad = (~table.isfinite()).nonzero()
     if len(bad):
         step = int(bad[0, 0])
@@ -362,32 +418,84 @@ def _demand_finite(terms: list[Tensor], epoch: int) -> tuple[float, float]:
 
 @torch.inference_mode()
 def _accuracy(model: nn.Module, data: ImageData, accelerator: Accelerator) -> float:
+    """Whole batches are shared out, not images: the same shapes round the same, however many processes there are."""
     model.eval()
-    correct = 0
-    for images, labels in zip(data.test.images.split(500), data.test.labels.split(500), strict=True):
+    correct = torch.zeros((), dtype=torch.long, device=accelerator.device)
+    batches = list(zip(data.test.images.split(500), data.test.labels.split(500), strict=True))
+    for images, labels in batches[processes.rank() :: processes.count()]:
         with accelerator.autocast():
             output = model(data.preprocess.evaluate(images)[0])
-        correct += int((output.lengths.argmax(dim=1) == labels).sum())
-    return correct / len(data.test)
+        correct += (output.lengths.argmax(dim=1) == labels).sum()
+    return processes.total(correct).item() / len(data.test)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU")
+    if config.precision in ("fp16", "tf32") and not torch.cuda.is_available():
+        raise ValueError(f"precision={config.precision!r} needs a GPU; use 'bf16' or 'fp32' on a CPU")
+    if config.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
+        older = torch.cuda.get_device_name()
+        raise ValueError(
+            f"precision='tf32' does nothing on {older}, which is older than Ampere; use 'fp16' or 'fp32'"
+        )
     AcceleratorState._reset_state()  # Accelerate holds the first run's precision for the whole process
     return Accelerator(
         cpu=not torch.cuda.is_available(),  # not Apple's GPU, which lacks float64 and takes other random numbers
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
     )
 
 
+def _ready_for_several(model: nn.Module, data: ImageData, accelerator: Accelerator) -> nn.Module:
+    """Batch norm over all GPUs (PyTorch has none over CPUs), and DDP told whether some weights never get a gradient."""
+    from accelerate import DistributedDataParallelKwargs
+
+    if accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    idle = _has_idle_weights(model.to(accelerator.device), data)
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idle)
+    return model
+
+
+def _has_idle_weights(model: nn.Module, data: ImageData) -> bool:
+    """Whether the loss does not depend on some trained weight; one image tells. DDP would wait for its gradient."""
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng():
+        output = model.eval()(data.preprocess.evaluate(data.train.images[:1])[0], data.train.labels[:1])
+    for module, training in modes:
+        module.training = training
+    loss = sum(part.sum() for part in output[1:] if part is not None)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return any(g is None for g in torch.autograd.grad(loss, trained, allow_unused=True))
+
+
+@contextmanager
+def _rounding(precision: str) -> Iterator[None]:
+    """Let float32 products and convolutions round to TF32 while a run lasts, if that was asked for."""
+    if precision != "tf32":
+        yield
+        return
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
 def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Random numbers of one epoch, from the seed and the epoch alone; dropout and its like follow them too."""
+    """Random numbers of one epoch, from the seed and the epoch alone, the same for all processes.
+
+    Dropout and its like draw from PyTorch's own generator, which is another one in each process: with the same numbers,
+    two shares of a batch would lose the same units.
+    """
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(mixed)
+    torch.manual_seed(
+        (mixed + processes.rank() * 2_654_435_769) % 2**63
+    )  # a CPU's generator takes the low 32 bits
     return torch.Generator(device).manual_seed(mixed)
 
 
@@ -475,13 +583,14 @@ def _put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
 
 def _resume(
     path: Path,
+    checkpoint: tuple[dict[str, Tensor], dict[str, Any]],
     identity: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
 ) -> list[Epoch]:
     """Put a checkpoint's weights and optimizer state back; return the finished epochs."""
-    tensors, metadata = _read(path)
+    tensors, metadata = checkpoint
     saved, records = metadata["run"], metadata["history"].records
     for part, now in identity.items():
         then = saved.get(part)

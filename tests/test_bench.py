@@ -11,10 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from capsnb import CapsNet, PrimaryCapsules, RoutingCapsules, bench
-from capsnb.bench import CASES, COLUMNS, COMPETITORS, WITHOUT, measurement, shown, stacks, steps, undoing
+from capsnb import AlexCapsNet, CapsNet, PrimaryCapsules, ResNetCapsNet, RoutingCapsules, bench
+from capsnb.bench import (
+    CASES,
+    COLUMNS,
+    COMPETITORS,
+    WITHOUT,
+    measurement,
+    scaling,
+    shown,
+    stacks,
+    steps,
+    undoing,
+)
 from capsnb.bench.measurement import chosen
-from capsnb.bench.steps import _network, training_step
+from capsnb.bench.steps import network, training_step
 from capsnb.bench.ways import _Problem
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
@@ -140,20 +151,23 @@ def test_memory_shows_who_keeps_what():
 @pytest.fixture
 def small_networks(monkeypatch):
     monkeypatch.setattr(steps, "CapsNet", partial(CapsNet, channels=8, capsule_types=3, decoder=(16,)))
+    monkeypatch.setattr(steps, "AlexCapsNet", partial(AlexCapsNet, widths=(3, 4, 5, 6, 7), capsule_types=2))
+    monkeypatch.setattr(steps, "ResNetCapsNet", partial(ResNetCapsNet, (1, 25, 25), channels=3, blocks=1))
 
 
 @pytest.mark.usefixtures("small_networks")
-def test_step_measures_networks_over_their_floor():
-    result = bench.step(["MNIST"], batch=2, rounds=1)
+@pytest.mark.parametrize("case", ["MNIST", "AlexCapsNet", "ResNetCapsNet"])
+def test_step_measures_networks_over_their_floor(case):
+    result = bench.step([case], batch=2, rounds=1)
     assert [line["name"] for line in result.lines] == ["eager", "fused", "auto", WITHOUT]
-    floor = result["MNIST", WITHOUT]
+    floor = result[case, WITHOUT]
     assert floor["times_floor"] == 1
-    parameters = sum(p.nbytes for p in _network("auto", (1, 28, 28), 0).parameters())
+    parameters = sum(p.nbytes for p in network("auto", case, 0).parameters())
     for line in result.lines:
         assert set(line) == {"case", "name", "failure", *COLUMNS["step"]} and line["failure"] is None
         assert line["times_floor"] == line["median"] / floor["median"]
         assert line["peak"] >= 4 * parameters or line is floor  # weights, gradients and two moments
-    assert floor["peak"] < result["MNIST", "auto"]["peak"]
+    assert floor["peak"] < result[case, "auto"]["peak"]
 
 
 def routing_layers(model):
@@ -162,7 +176,7 @@ def routing_layers(model):
 
 @pytest.mark.usefixtures("small_networks")
 def test_networks_differ_in_their_capsule_layers_alone():
-    fused, eager, floor = (_network(name, (3, 32, 32), 0) for name in ("fused", "eager", WITHOUT))
+    fused, eager, floor = (network(name, "CIFAR-10", 0) for name in ("fused", "eager", WITHOUT))
     assert [layer.backend for layer in routing_layers(fused)] == ["fused"] * 4
     assert [layer.backend for layer in routing_layers(eager)] == ["eager"] * 4
     assert not any(isinstance(module, (PrimaryCapsules, RoutingCapsules)) for module in floor.modules())
@@ -175,9 +189,21 @@ def test_networks_differ_in_their_capsule_layers_alone():
     assert all(torch.equal(a, b) for a, b in zip(floor.parameters(), rest, strict=True))
 
 
+@pytest.mark.parametrize("case", ["AlexCapsNet", "ResNetCapsNet"])
+def test_the_floor_of_a_backbone_is_the_backbone_with_a_linear_head(case):
+    native, floor = (network(name, case, 0) for name in ("native", WITHOUT))
+    assert native.image_shape == floor.image_shape == type(native)().image_shape, "the paper's sizes"
+    assert [layer.backend for layer in routing_layers(native)] == ["native"]
+    C, H, W = native.backbone(torch.zeros(1, *native.image_shape)).shape[1:]
+    assert [tuple(p.shape) for p in floor.head.parameters()] == [(10, C * H * W), (10,)]
+    for one, other in zip(native.backbone.parameters(), floor.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.usefixtures("small_networks")
-def test_a_training_step_trains():
-    model = _network("auto", (1, 28, 28), 0)
+@pytest.mark.parametrize("case", ["MNIST", "AlexCapsNet", "ResNetCapsNet"])
+def test_a_training_step_trains(case):
+    model = network("auto", case, 0)
     before = [parameter.clone() for parameter in model.parameters()]
     training_step(model, batch=2, seed=0)()
     for old, (name, new) in zip(before, model.named_parameters(), strict=True):
@@ -268,6 +294,11 @@ def test_momentum_holds_the_same_at_every_depth_and_the_others_more():
     assert each["MoCapsNet, checkpoint"]["saved"] == 2 * SIZE
 
 
+def test_layers_that_compute_again_keep_what_goes_into_them():
+    result = bench.depth(["stack"], blocks=[1, 2], batch=16, rounds=1, only=["ResCapsNet, recomputed"])
+    assert result["stack, each block", "ResCapsNet, recomputed"]["saved"] == 2 * 8 * SIZE
+
+
 def test_ratios_are_those_to_the_residual_stack():
     result = bench.depth(["stack"], blocks=[1, 3], batch=2, rounds=2, only=["ResCapsNet", "MoCapsNet"])
     for case in ("stack, 1 block", "stack, 3 blocks", "stack, each block"):
@@ -309,7 +340,7 @@ def small_models(monkeypatch):
 @pytest.mark.usefixtures("small_models")
 def test_networks_are_measured_with_and_without_votes():
     result = bench.depth(["network"], blocks=[1, 2, 3], batch=4, rounds=1)
-    names = [f"{name}{stored}" for stored in ("", stacks.STORED) for name in stacks.MODELS]
+    names = [name for name in stacks.NAMES if name in stacks.NETWORKS]
     assert [line["name"] for line in result.lines] == names * 4
     each = {name: result["network, each block", name] for name in names}
     votes = 4 * 4 * 32 * 32 * 8
@@ -320,7 +351,7 @@ def test_networks_are_measured_with_and_without_votes():
             assert line["states"] == 4 * sum(p.nbytes for p in model.parameters())
             assert line["accounted"] == line["states"] + line["saved"]
             assert (line["peak"] is None) == (n == 2)  # the shallowest and the deepest
-            assert (line["inference"] is None) == (n == 2 or name.endswith(stacks.STORED))
+            assert (line["inference"] is None) == (n == 2 or name not in stacks.MODELS)
             assert line["broken"] == (None if n == 2 else 0)
             assert line["peak"] is None or line["peak"] > line["states"]
     for stored in ("", stacks.STORED):
@@ -500,3 +531,37 @@ def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkey
     measured = bench.memory(["class layer"], batch=1, only=["eager"])
     measured.save(tmp_path / "bench-memory.json")
     assert bench.published("memory") == measured
+
+
+def test_processes_take_turns_and_are_compared_by_images():
+    measured = bench.processes(["MNIST"], batch=2, rounds=1, only=[scaling.STRONG, scaling.WEAK])
+    assert [line["name"] for line in measured.lines] == [scaling.ONE, scaling.STRONG, scaling.WEAK]
+    one, strong, weak = measured.lines
+    assert set(measured.columns) == set(COLUMNS["processes"])
+    for line, working, images in ((one, 1, 2), (strong, 2, 2), (weak, 2, 4)):
+        assert (line["processes"], line["images"]) == (working, images)
+        assert 0 < line["lower"] <= line["median"] <= line["upper"]
+    assert one["efficiency"] == 1 and one["exchanged"] is None
+    assert weak["efficiency"] == pytest.approx(one["median"] / weak["median"])  # ideally nothing takes longer
+    assert strong["efficiency"] == pytest.approx(
+        one["median"] / (2 * strong["median"])
+    )  # ideally half the time
+    assert weak["exchanged"] == sum(p.nbytes for p in network("auto", "MNIST", 0).parameters())
+    assert (measured.settings["count"], measured.settings["threads_each"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": 1}, "got count=1, .* 2 processes or more"),
+        ({"batch": 3}, "batch=3; .* share out evenly"),
+        ({"batch": 0}, "batch=0"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"device": "cuda"}, 'device is "cuda"; processes are measured on "cpu"'),
+        ({"only": ["apart"]}, "unknown variant 'apart'; choose from: one process; each for itself"),
+        ({"cases": ["SVHN"]}, "unknown case 'SVHN'; choose from: MNIST; CIFAR-10"),
+    ],
+)
+def test_processes_that_cannot_be_measured_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        bench.processes(**wrong)

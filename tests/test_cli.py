@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from capsnb import bench, cli
+from capsnb.evaluation import evaluation_of_scores
 
 
 def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
@@ -67,11 +68,43 @@ def test_the_way_to_agree_is_chosen_written_down_and_built_again(monkeypatch, ca
     assert code == 2 and "unknown routing 'sba'; choose one of rba, sda, em" in err
 
 
+@pytest.mark.parametrize(
+    ("model", "own", "sizes"),
+    [
+        ("alexcapsnet", (), {"capsule_types": 3}),
+        ("resnetcapsnet", ("--channels", 4), {"capsule_types": 3, "channels": 4, "blocks": 3}),
+    ],
+)
+def test_networks_with_a_backbone_are_trained_and_built_again(
+    monkeypatch, capsys, tmp_path, model, own, sizes
+):
+    options = ("--images", 60, "--epochs", 1, "--capsule-types", 3, "--model", model, *own)
+    images = ("--pad", 0, "--resize", 20, "--no-standardise", "--weight-std", 0.02)
+    code, out, err = run(monkeypatch, capsys, "train", tmp_path, *options, *images)
+    assert code == 0 and out.lower().startswith(model), err
+    saved = json.loads((tmp_path / "run.json").read_text())
+    shared = {"image_shape": [1, 20, 20], "classes": 10, "routing": "rba", "weight_std": 0.02}
+    assert saved["model"] == shared | sizes
+    given = {"pad": 0, "crop": None, "rotate": 0.0, "resize": 20, "standardise": False}
+    assert saved["preprocess"] == given
+    first = json.loads((tmp_path / "evaluation.json").read_text())
+    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == first
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path, *options, *images[:-1], 0.5)
+    assert code == 2 and "weight_std was 0.02 and is now 0.5" in err
+
+
+def test_a_class_that_was_never_predicted_has_no_precision(capsys):
+    cli._report(evaluation_of_scores([0, 1], [[0.9, 0.1], [0.8, 0.2]], ("cat", "dog")))
+    assert "cat: precision 50.00%, recall 100.00%" in (out := capsys.readouterr().out)
+    assert "dog: precision –, recall 0.00%" in out
+
+
 def test_a_run_that_does_not_say_its_network_is_a_capsnet(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "train", tmp_path, *TINY)[0] == 0
     saved = json.loads((tmp_path / "run.json").read_text())
     assert saved.pop("network") == "capsnet" and saved["model"]["blocks"] == 0
-    assert saved["model"].pop("routing") == "rba"
+    assert saved["model"].pop("routing") == "rba" and saved["model"].pop("weight_std") is None
     (tmp_path / "run.json").write_text(json.dumps(saved))
     assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
     code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--routing", "em")
@@ -135,6 +168,18 @@ def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tm
     assert (given["batch"], given["seed"], "blocks" in given) == (4, 2, False)
 
 
+def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
+    given: dict[str, object] = {}
+    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    monkeypatch.setattr(bench, "processes", lambda cases, **options: given.update(options) or measured)
+    monkeypatch.chdir(tmp_path)
+    options = ("--count", 4, "--batch", 8, "--rounds", 2, "--seed", 1)
+    code, _, _ = run(monkeypatch, capsys, "bench", "processes", *options)
+    assert code == 0 and (tmp_path / "results" / "bench-processes.json").exists()
+    assert given.pop("progress") in (True, False)
+    assert given == {"count": 4, "batch": 8, "rounds": 2, "seed": 1, "device": "cpu", "only": []}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -147,7 +192,17 @@ def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tm
             "unknown model 'mocapsent'; choose one of capsnet, rescapsnet",
         ),
         (("train", "run", "--model", "mocapsnet", "--gamma", 0), "gamma must be in (0, 1], got 0"),
-        (("train", "run", "--gamma", 0.5), "gamma belongs to mocapsnet"),
+        (
+            ("train", "run", "--gamma", 0.5),
+            "capsnet has no gamma; leave --gamma out, or give --model one of: mocapsnet",
+        ),
+        (
+            ("train", "run", "--model", "alexcapsnet", "--blocks", 2),
+            "alexcapsnet has no blocks; leave --blocks out, or give --model one of: capsnet, rescapsnet",
+        ),
+        (("train", "run", "--model", "alexcapsnet", "--channels", 8), "alexcapsnet has no channels"),
+        (("train", "run", "--model", "resnetcapsnet", "--recompute"), "resnetcapsnet has no recompute"),
+        (("train", "run", "--model", "alexcapsnet", "--resize", 14), "cannot take images of 1x14x14"),
         (("evaluate", "nowhere"), "run.json does not exist"),
         (
             ("bench", "depth", "--blocks", "1,two"),

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import CapsNet, RoutingCapsules, routing_by_agreement, squash
-from capsnb.kernels import BACKENDS, native, route
+from capsnb.kernels import BACKENDS, gradients_follow, native, route
 from capsnb.layers import default_weight_std
 from capsnb.profiling import peak_bytes, saved_bytes
 
@@ -22,6 +23,7 @@ compiles = native.library(3, 2, 4, torch.float32) is not None
 needs_compiler = pytest.mark.skipif(not compiles, reason="no C++ compiler")
 backend = pytest.mark.parametrize("backend", ["fused", pytest.param("native", marks=needs_compiler)])
 # Few sizes of layer, since each is compiled once; batches and numbers of input capsules are any.
+KEPT = ["sums", "nothing", "couplings"]  # besides u and W, for the way back
 LAYERS = [(1, 1, 1), (3, 2, 4), (7, 5, 3), (10, 16, 8), (32, 8, 8)]
 
 
@@ -34,8 +36,9 @@ def problem(B=5, I=7, J=3, E=2, D=4, dtype=torch.float64, seed=0):
     return u.requires_grad_(), W.requires_grad_(), dv
 
 
-def results(u, W, dv, iterations=3, backend="eager"):
-    v = route(u, W, iterations, backend=backend)
+def results(u, W, dv, iterations=3, backend="eager", kept="sums"):
+    with gradients_follow() if kept == "couplings" else nullcontext():
+        v = route(u, W, iterations, backend=backend, recompute=kept == "nothing")
     return v, *torch.autograd.grad(v, (u, W), dv)
 
 
@@ -53,15 +56,16 @@ def assert_equal(found, expected, tolerance):
     I=st.sampled_from([1, 2, 15, 16, 31, 61]),
     layer=st.sampled_from(LAYERS),
     iterations=st.integers(1, 4),
+    kept=st.sampled_from(KEPT),
     seed=st.integers(0, 99),
 )
-def test_equals_the_definition(backend, B, I, layer, iterations, seed):
+def test_equals_the_definition(backend, B, I, layer, iterations, kept, seed):
     for dtype, tolerance in (
         (torch.float64, 1e-9),
         (torch.float32, 2e-5),
     ):  # few numbers may cancel in float32
         args = problem(B, I, *layer, dtype, seed)
-        assert_equal(results(*args, iterations, backend), results(*args, iterations), tolerance)
+        assert_equal(results(*args, iterations, backend, kept), results(*args, iterations), tolerance)
 
 
 @settings(max_examples=25)
@@ -72,9 +76,10 @@ def test_tiles_equal_the_definition_for_layers_of_any_size(sizes, seed):
 
 
 @backend
-def test_many_tiles_and_slices_equal_the_definition(backend):
+@pytest.mark.parametrize("kept", KEPT)
+def test_many_tiles_and_slices_equal_the_definition(backend, kept):
     args = problem(B=130, I=300, J=10, E=16, D=8)
-    assert_equal(results(*args, backend=backend), results(*args), 1e-9)
+    assert_equal(results(*args, backend=backend, kept=kept), results(*args), 1e-9)
 
 
 @backend
@@ -131,6 +136,31 @@ def test_only_inputs_and_sums_are_saved_for_backward(backend):
     sums = saved_bytes(lambda: route(u, W, backend=backend), ignore=(u, W))
     assert 0 < sums <= 2 * dv.numel() * dv.element_size()
     assert sums <= 0.02 * saved_bytes(lambda: route(u, W, backend="eager"), ignore=(u, W))
+
+
+@backend
+def test_only_inputs_are_saved_by_what_is_computed_again(backend):
+    u, _, _ = problem(B=16, I=64, J=10, E=16, D=8)
+    layer = RoutingCapsules(64, 8, 10, 16, backend=backend, recompute=True).double()
+    assert saved_bytes(lambda: layer(u), ignore=(u, layer.weight)) == 0
+
+
+@pytest.mark.parametrize(("kept", "found"), [("sums", 2 + 1), ("nothing", 2 + 2), ("couplings", 2)])
+def test_couplings_are_found_as_often_as_what_was_kept_demands(monkeypatch, kept, found):
+    """Two iterations on the way there have couplings to find; one on the way back wants them."""
+    from capsnb.kernels import fused
+
+    calls, real = [], fused._couplings
+    monkeypatch.setattr(fused, "_couplings", lambda *a: calls.append(1) or real(*a))
+    results(*problem(), backend="fused", kept=kept)
+    assert len(calls) == found
+
+
+@backend
+def test_an_empty_batch_passes_where_gradients_follow(backend):
+    with gradients_follow():
+        v, du, dW = results(*problem(B=0), backend=backend)
+    assert v.shape == (0, 3, 2) and du.shape == (0, 7, 4) and not dW.any()
 
 
 @backend
@@ -205,7 +235,7 @@ def test_gradients_accumulate(backend):
     torch.testing.assert_close(layer.weight.grad, whole)
 
 
-@pytest.mark.parametrize("backend", ["auto", "fused", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("backend", ["eager", "auto", "fused", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(backend, dtype):
     u, W, _ = problem(B=16, I=64, J=10, E=16, D=8, dtype=torch.float32)
@@ -213,6 +243,17 @@ def test_half_precision_is_computed_in_float32(backend, dtype):
     assert half.dtype == dtype
     exact = route(u.to(dtype).float(), W.to(dtype).float(), backend="eager")
     torch.testing.assert_close(half, exact.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_definition_stays_in_float32(backend, dtype):
+    """Also for small layers, for which "auto" takes it; gradients are computed outside, as PyTorch wants it."""
+    u, W, dv = problem(dtype=torch.float32)
+    expected = results(u, W, dv)
+    with torch.autocast("cpu", dtype=dtype):
+        v = route(u, W, backend=backend)
+    assert_equal((v, *torch.autograd.grad(v, (u, W), dv)), expected, 1e-5)
 
 
 @backend
@@ -229,14 +270,17 @@ def test_under_autocast_routing_stays_in_float32(backend, dtype):
 @backend
 def test_pytorch_s_own_check_of_the_operators(backend):
     u, W, dv = problem()
-    torch.library.opcheck(torch.ops.capsnb.route.default, (u, W, 3, backend))
+    for recompute in (False, True):
+        torch.library.opcheck(torch.ops.capsnb.route.default, (u, W, 3, backend, recompute))
     with torch.no_grad():
-        torch.library.opcheck(torch.ops.capsnb.routing_gradients.default, (u, W, dv, dv, backend))
+        torch.library.opcheck(torch.ops.capsnb.routing_gradients.default, (u, W, dv, dv, dv, backend))
+        torch.library.opcheck(torch.ops.capsnb.routing_gradients_from_inputs.default, (u, W, dv, 3, backend))
 
 
 @backend
-def test_compiled_equals_eager_in_one_graph(backend):
-    layer = RoutingCapsules(7, 4, 3, 2, backend=backend).double()
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_equals_eager_in_one_graph(backend, recompute):
+    layer = RoutingCapsules(7, 4, 3, 2, backend=backend, recompute=recompute).double()
     u, _, dv = problem()
     expected = (layer(u), *torch.autograd.grad(layer(u), (u, layer.weight), dv))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -373,15 +417,17 @@ def test_every_backend_can_be_chosen_by_a_layer():
     assert {RoutingCapsules(2, 2, 2, 2, backend=name).backend for name in BACKENDS} == set(BACKENDS)
 
 
-def test_summary_counts_the_arithmetic_of_the_operators():
+@pytest.mark.parametrize("recompute", [False, True])
+def test_summary_counts_the_arithmetic_of_the_operators(recompute):
     from torch.utils.flop_counter import FlopCounterMode
 
     B, I, J, E, D = 2, 7, 3, 2, 4
     u, W, dv = problem(B, I, J, E, D)
     with FlopCounterMode(display=False) as counter:
-        route(u, W, 3, backend="fused").backward(dv)
+        route(u, W, 3, backend="fused", recompute=recompute).backward(dv)
     votes, sums = 2 * B * I * J * E * D, 2 * B * I * J * E
-    forward, backward = 3 * votes + 2 * 2 * sums, 3 * votes + sums
+    forward = 3 * votes + 2 * 2 * sums
+    backward = forward + 2 * votes if recompute else 3 * votes + sums
     assert counter.get_total_flops() == forward + backward
 
 

@@ -1,11 +1,15 @@
 """The margin loss against a loop, the reconstruction loss as a sum, and their weights."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from capsnb import CapsuleOutput, capsule_loss, margin_loss, reconstruction_loss
+from capsnb.losses import cross_entropy
 
 
 def margin_in_loops(lengths: torch.Tensor, labels: torch.Tensor) -> float:
@@ -63,3 +67,25 @@ def test_shapes_that_do_not_fit_are_named():
         margin_loss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="differ in shape"):
         reconstruction_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
+
+
+@given(st.integers(1, 5), st.integers(2, 6))
+def test_cross_entropy_of_a_softmax_is_the_usual_one(B, J):
+    sums = (5 * torch.randn(B, J, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(J, (B,))
+    found, usual = cross_entropy(sums.softmax(1), labels), F.cross_entropy(sums, labels)
+    torch.testing.assert_close(found, usual)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, sums)[0] for loss in (found, usual)))
+    loss = capsule_loss(
+        CapsuleOutput(sums[:, :, None], sums.softmax(1), None), sums, labels, 0.0, "cross_entropy"
+    )
+    torch.testing.assert_close(loss.total, F.cross_entropy(sums, labels))
+
+
+def test_cross_entropy_takes_shares_and_stays_finite():
+    scores = torch.tensor([[0.1, 0.3], [0.0, 0.4], [0.0, 0.0]], requires_grad=True)
+    labels = torch.tensor([1, 0, 0])
+    loss = cross_entropy(scores, labels)
+    loss.backward()
+    assert loss.isfinite() and scores.grad.isfinite().all()
+    assert cross_entropy(scores[:1], labels[:1]).item() == pytest.approx(-math.log(0.75))

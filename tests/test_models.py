@@ -1,4 +1,4 @@
-"""CapsNet: published sizes, what the decoder may see, and gradients everywhere."""
+"""Networks: published sizes, what the decoder may see, and gradients everywhere."""
 
 import pytest
 import torch
@@ -6,17 +6,26 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from capsnb import (
+    AlexCapsNet,
+    BackboneNet,
     CapsNet,
     MoCapsNet,
     MomentumCapsules,
     ResCapsNet,
     ResidualCapsules,
+    ResNetCapsNet,
     RoutingCapsules,
+    TrainConfig,
     capsule_loss,
+    evaluate,
+    fit,
+    load_data,
+    margin_loss,
     summary,
 )
 from capsnb.layers import add_identity_
 from capsnb.models import Decoder
+from capsnb.training import load_weights
 
 TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 STACKS = {CapsNet: nn.Sequential, ResCapsNet: ResidualCapsules, MoCapsNet: MomentumCapsules}
@@ -146,14 +155,14 @@ def test_bad_arguments_are_named():
         summary(nn.Linear(3, 4))
 
 
-def test_recomputing_the_first_convolution_saves_its_output_and_changes_nothing():
+def test_what_is_computed_again_saves_memory_and_changes_nothing():
     from capsnb.profiling import saved_bytes
 
     images, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
     gradients, kept, arithmetic = [], [], []
     for recompute in (False, True):
         torch.manual_seed(0)
-        model = CapsNet(channels=16, capsule_types=2, recompute=recompute)
+        model = CapsNet(channels=16, capsule_types=2, recompute=recompute, backend="fused")
         kept.append(saved_bytes(lambda m=model: m(images, labels), ignore=model.parameters()))
         with FlopCounterMode(display=False) as counter:
             output = model(images, labels)
@@ -161,10 +170,11 @@ def test_recomputing_the_first_convolution_saves_its_output_and_changes_nothing(
             gradients.append(torch.autograd.grad(loss, list(model.parameters())))
         arithmetic.append(counter.get_total_flops())
     assert kept[0] - kept[1] >= 4 * 16 * 20 * 20 * 4  # the output of the convolution, float32
-    first = 2 * 4 * 400 * 16 * 81
-    assert arithmetic[1] - arithmetic[0] == first, "the primary convolution is not computed again"
-    for plain, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, again)
+    first, sums = 2 * 4 * 400 * 16 * 81, 2 * 4 * 72 * 10 * 16
+    again = first + 2 * 8 * sums + 3 * sums  # routing's votes twice, sums, and agreements
+    assert arithmetic[1] - arithmetic[0] == again, "the primary convolution is not computed again"
+    for plain, repeated in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, repeated)
 
 
 def made(network, **sizes):
@@ -242,3 +252,132 @@ def test_hidden_layers_can_begin_from_the_identity():
         if number in (1, 2):
             add_identity_(before, 2.0)
         assert torch.equal(before.weight, after.weight)
+
+
+BIG = {  # smaller than published, to be fast
+    AlexCapsNet: {"image_shape": (1, 20, 23), "widths": (4, 6, 8, 6, 5), "capsule_types": 2},
+    ResNetCapsNet: {"image_shape": (1, 17, 20), "channels": 4, "blocks": 2, "capsule_types": 2},
+}
+with_backbone = pytest.mark.parametrize("network", BIG)
+every_head = pytest.mark.parametrize("head", ["capsules", "sigmoid", "softmax"])
+
+
+def conv(inside, outside, side, bias=True):
+    return inside * outside * side**2 + outside * bias
+
+
+@pytest.mark.parametrize(
+    ("network", "features", "primary", "backbone_parameters", "primary_convolution"),
+    [
+        (
+            *(AlexCapsNet, (256, 2, 2), 32 * 2 * 2),
+            conv(1, 64, 11) + conv(64, 192, 5) + conv(192, 384, 3) + conv(384, 256, 3) + conv(256, 256, 3),
+            conv(256, 32 * 8, 1),
+        ),
+        (
+            *(ResNetCapsNet, (32, 78, 78), 16 * 9 * 9),
+            # without bias, and two numbers per channel for each of the batch norms
+            conv(1, 32, 3, False) + 64 + 3 * (conv(32, 32, 1, False) + 64 + conv(32, 32, 3, False) + 64),
+            conv(32, 16 * 8, 9),
+        ),
+    ],
+)
+def test_the_second_papers_sizes(network, features, primary, backbone_parameters, primary_convolution):
+    model = network()
+    images = torch.randn(2, *model.image_shape)
+    maps = model.backbone(images)
+    assert maps.shape == (2, *features)
+    assert model.head.primary(maps).shape == (2, primary, 8)
+    assert model.head.capsules.weight.shape == (primary, 10, 16, 8)
+    output = model(images)
+    assert output.capsules.shape == (2, 10, 16) and output.reconstruction is None
+    count = backbone_parameters + primary_convolution + primary * 10 * 16 * 8
+    assert summary(model).total_params == count
+    assert f"{count:,}" in network.__doc__, "the docstring gives another number of parameters"
+
+
+@with_backbone
+@every_head
+def test_every_parameter_behind_a_backbone_gets_a_gradient(network, head):
+    torch.manual_seed(0)
+    model = network(**BIG[network], head=head, decoder=(16,))
+    images, labels = torch.randn(6, *model.image_shape), torch.arange(6)
+    output = model(images, labels)
+    assert output.reconstruction.shape == images.shape
+    capsule_loss(output, torch.rand_like(images), labels).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@with_backbone
+@every_head
+def test_without_a_decoder_the_loss_is_the_margin_loss(network, head):
+    model = network(**BIG[network], head=head)
+    images, labels = torch.randn(4, *model.image_shape), torch.arange(4)
+    output = model(images, labels)
+    loss = capsule_loss(output, images, labels)
+    assert output.reconstruction is None and loss.reconstruction == 0
+    assert torch.equal(loss.total, margin_loss(output.lengths, labels))
+    torch.testing.assert_close(output.lengths, output.capsules.norm(dim=-1))
+
+
+@with_backbone
+def test_networks_with_other_heads_differ_in_the_head_alone(network):
+    made = []
+    for head in ("capsules", "softmax"):
+        torch.manual_seed(0)
+        made.append(network(**BIG[network], head=head))
+    for one, other in zip(*(model.backbone.parameters() for model in made), strict=True):
+        assert torch.equal(one, other)
+
+
+@with_backbone
+def test_options_reach_the_capsules(network):
+    options = {"iterations": 2, "routing": "sda", "backend": "fused", "weight_std": 0.01, "class_dim": 5}
+    layer = network(**BIG[network], classes=3, **options).head.capsules
+    assert (layer.iterations, layer.routing, layer.backend) == (2, "sda", "fused")
+    assert layer.weight.shape[1:3] == (3, 5) and layer.weight.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+def test_layouts_are_those_that_were_measured():
+    alex, resnet = (network(**BIG[network]) for network in BIG)
+    last = torch.channels_last
+    assert resnet.head.primary.conv.weight.is_contiguous(memory_format=last)
+    assert resnet.backbone[3].branch[3].weight.is_contiguous(memory_format=last)
+    assert resnet.head.capsules.weight.is_contiguous() and alex.backbone[3].weight.is_contiguous()
+
+
+def test_images_too_small_for_a_backbone_are_refused():
+    with pytest.raises(ValueError, match=r"cannot take images of 1x14x28.*resize them"):
+        AlexCapsNet((1, 14, 28))
+    with pytest.raises(ValueError, match="a feature map of 8x28 is too small for a 9x9 convolution"):
+        ResNetCapsNet((1, 8, 28))
+    with pytest.raises(ValueError, match=r"\[B, 1, 78, 78\] are expected, got \(2, 1, 28, 28\)"):
+        ResNetCapsNet()(torch.randn(2, 1, 28, 28))
+
+
+def test_any_backbone_goes_with_any_head():
+    from capsnb.backbones import CapsuleHead, feature_shape, torchvision_backbone
+
+    backbone = torchvision_backbone("resnet18", in_channels=1)
+    head = CapsuleHead(feature_shape(backbone, (1, 40, 40)), classes=4, capsule_types=2)
+    model = BackboneNet((1, 40, 40), backbone, head)
+    assert model(torch.randn(2, 1, 40, 40)).capsules.shape == (2, 4, 16)
+    assert summary(model).total_params == sum(p.numel() for p in model.parameters())
+    with pytest.raises(ValueError, match="Conv2d cannot take images of 1x3x3"):
+        BackboneNet((1, 3, 3), nn.Conv2d(1, 2, 5), head)
+
+
+@with_backbone
+def test_fit_evaluate_and_load_weights_take_networks_with_a_backbone(network, tmp_path):
+    data = load_data("mnist5k").subset(train=60, test=40).with_preprocess(resize=20)
+    sizes = BIG[network] | {"image_shape": (1, 20, 20)}
+    model = network(**sizes)
+    config = TrainConfig(epochs=1, batch_size=20)
+    history = fit(model, data, config, run_dir=tmp_path, progress=False)
+    assert history.model == network.__name__ and history["reconstruction"] == [0.0]
+    found = evaluate(model, data)
+    assert found.accuracy == history["test_accuracy"][-1] and found.reconstruction_error is None
+    again = network(**sizes)
+    load_weights(again, tmp_path / "checkpoint.safetensors")
+    assert evaluate(again, data) == found

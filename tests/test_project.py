@@ -18,8 +18,8 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "
 
 # Each room may import the rooms before it, never one after it.
 ROOMS = [
-    *("files", "pair", "functional", "routing", "kernels", "layers", "reversible", "blocks", "models"),
-    *("losses", "preprocess", "data", "training", "evaluation", "plots", "notebook"),
+    *("files", "pair", "functional", "routing", "kernels", "layers", "reversible", "blocks", "backbones"),
+    *("models", "losses", "preprocess", "data", "processes", "training", "evaluation", "plots", "notebook"),
     *("profiling", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
 ]
 

@@ -150,7 +150,7 @@ def test_under_autocast_nothing_is_lost_between_layers(backend):
         assert torch.is_autocast_enabled("cpu")
         assert stack(x.bfloat16()).dtype == torch.float32
     assert output.dtype == torch.float32 and torch.equal(output, plain)
-    assert torch.equal(output, exact) == (backend == "fused")  # the definition does compute in bfloat16
+    assert torch.equal(output, exact)
     wanted = [x, *stack.parameters()]
     found, expected = (torch.autograd.grad(y, wanted, g) for y in (output, plain))  # outside of autocast
     assert_equal(found, expected, 1e-5)
@@ -225,6 +225,16 @@ def test_layers_that_change_their_buffers_are_refused_by_name():
     with pytest.raises(ValueError, match=r"layer 1: BatchNorm1d changes its buffer 'norm\..*Call \.eval\(\)"):
         stack(x)
     assert_as_plain(stack.eval(), x, g, 1e-5)  # then it changes nothing
+
+
+def test_couplings_of_a_layer_that_is_computed_again_are_not_found_a_third_time(monkeypatch):
+    from capsnb.kernels import fused
+
+    calls, real = [], fused._couplings
+    monkeypatch.setattr(fused, "_couplings", lambda *a: calls.append(1) or real(*a))
+    stack = MomentumCapsules(RoutingCapsules(6, 4, 6, 4, backend="fused") for _ in range(5))
+    stack(torch.randn(2, 6, 4)).sum().backward()
+    assert len(calls) == 5 * (2 + 2), "in two iterations on the way there, and when it is computed again"
 
 
 def test_frozen_layers_and_an_input_without_gradient():

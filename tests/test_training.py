@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,7 +15,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from capsnb import CapsNet, History, ImageData, ResCapsNet, TrainConfig, capsule_loss, fit, load_data
+from capsnb import (
+    CapsNet,
+    History,
+    ImageData,
+    ResCapsNet,
+    ResNetCapsNet,
+    TrainConfig,
+    capsule_loss,
+    fit,
+    load_data,
+    training,
+)
+from capsnb.kernels import route
 from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
@@ -86,6 +99,16 @@ def test_it_learns(data):
     history = fit(tiny(), data, TrainConfig(epochs=15, batch_size=16, learning_rate=5e-3), progress=False)
     assert history["loss"][-1] < 0.75 * history["loss"][0]
     assert history["train_accuracy"][-1] > 0.5
+
+
+def test_the_loss_that_was_asked_for_is_minimised(data):
+    network = ResNetCapsNet((1, 28, 28), channels=2, blocks=1, capsule_types=1, head="softmax")
+    config = TrainConfig(epochs=1, batch_size=1000, learning_rate=1e-9, loss="cross_entropy")
+    expected = -network(data.preprocess.train(data.train.images, torch.Generator())[0]).lengths.log().mean()
+    found = fit(network, data, config, progress=False)["margin"]
+    assert found == pytest.approx([expected.item()], rel=0.05)  # ten classes, and hardly a preference yet
+    with pytest.raises(ValueError, match="unknown loss 'hinge'; choose one of margin, cross_entropy"):
+        TrainConfig(loss="hinge")
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(data, whole_run, tmp_path):
@@ -335,8 +358,11 @@ def test_a_compiled_run_finds_the_same_numbers(data):
         )  # Adam's step is 3e-3
 
 
-def test_a_step_does_not_wait_to_read_a_number_from_the_device(data):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_does_not_wait_to_read_a_number_from_the_device(scaled, data, monkeypatch):
     """On a GPU each such read would stop the queue; here they are counted."""
+    if scaled:
+        scale_on_the_cpu(monkeypatch)
 
     class Reads(TorchDispatchMode):
         count = 0
@@ -354,10 +380,90 @@ def test_a_step_does_not_wait_to_read_a_number_from_the_device(data):
     assert 0 < counts[0] == counts[1]  # 4 steps and 10
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16")
-def test_fp16_without_a_gpu_says_what_to_use(data):
-    with pytest.raises(ValueError, match="needs a GPU; use 'bf16' or 'fp32'"):
-        fit(tiny(), data, TrainConfig(precision="fp16"), progress=False)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes them")
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_a_precision_that_needs_a_gpu_says_what_to_use(precision, data):
+    with pytest.raises(ValueError, match=f"'{precision}' needs a GPU; use 'bf16' or 'fp32'"):
+        fit(tiny(), data, TrainConfig(precision=precision), progress=False)
+
+
+def test_tf32_where_it_does_nothing_says_so(data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(ValueError, match=r"'tf32' does nothing on Tesla T4.*use 'fp16' or 'fp32'"):
+        fit(tiny(), data, TrainConfig(precision="tf32"), progress=False)
+
+
+def test_tf32_is_set_for_a_run_and_put_back():
+    """What a GPU would be told; here nothing is computed with it."""
+
+    def settings():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = settings()
+    with training._rounding("fp32"):
+        assert settings() == before
+    for convolutions in (False, True):
+        torch.backends.cudnn.allow_tf32 = convolutions
+        with pytest.raises(ZeroDivisionError), training._rounding("tf32"):
+            assert settings() == ("high", True)
+            raise ZeroDivisionError
+        assert settings() == (before[0], convolutions)
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def scale_on_the_cpu(monkeypatch) -> torch.amp.GradScaler:
+    """Give `fit` PyTorch's own scaler, here for float32: its first factors are too large for these gradients."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    make = training._accelerator
+
+    def scaled(config):
+        accelerator = make(config)
+        accelerator.scaler = scaler
+        return accelerator
+
+    monkeypatch.setattr(training, "_accelerator", scaled)
+    return scaler
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "ranger21"])  # fused, and one that the scaler does not call
+def test_a_step_that_the_scaler_leaves_out_is_counted_and_shown(optimizer, data, monkeypatch, capsys):
+    if optimizer == "ranger21":
+        pytest.importorskip("pytorch_optimizer")
+    scaler = scale_on_the_cpu(monkeypatch)
+    model = tiny()
+    sizes = {"epochs": 2, "batch_size": 4, "accumulate": 2, "reconstruction_weight": 1.0}
+    history = fit(model, data, dataclasses.replace(CONFIG, optimizer=optimizer, **sizes))
+    skipped = history["skipped_steps"]
+    assert sum(skipped) == 127 - math.log2(scaler.get_scale())  # each one halves the factor
+    assert 0 < skipped[0] < 20  # steps
+    assert f"skipped steps: {skipped[0]}" in capsys.readouterr().err
+    assert all(value.isfinite().all() for value in weights(model).values())
+
+
+def test_a_history_from_before_steps_were_counted_has_skipped_none(whole_run):
+    old = json.loads(whole_run[0].to_json())
+    for record in old["records"]:
+        del record["skipped_steps"]
+    assert History.from_json(json.dumps(old)) == whole_run[0]
+
+
+def test_capsules_are_float32_in_bf16(data):
+    """Convolutions hand on three digits; routing, by the definition in batches this small, loses none of them."""
+    model = tiny()
+    seen = []
+    layer = model.capsule_layers[0]
+    layer.register_forward_hook(
+        lambda _, inputs, output: seen.append((inputs[0].detach().clone(), output.detach()))
+    )
+    weight = layer.weight.detach().clone()
+    config = dataclasses.replace(CONFIG, epochs=1, batch_size=2, precision="bf16")
+    fit(model, data.subset(train=10, test=10), config, progress=False)
+    u, v = seen[0]
+    assert v.dtype == torch.float32
+    exact = route(u.double(), weight.double(), backend="eager")
+    assert (v - exact).abs().max() <= 1e-6 < (v.bfloat16() - exact).abs().max()
 
 
 def test_a_model_with_too_few_classes_is_named(data):

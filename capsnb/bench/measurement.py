@@ -33,7 +33,7 @@ class Bench:
     """One measurement: its figures, what they mean, and how they were made.
 
     Attributes:
-        what: "routing", "memory", "step", "depth" or "gradients".
+        what: "routing", "memory", "step", "depth", "gradients" or "processes".
         columns: unit and meaning of each figure, `{name: {unit, meaning}}`.
         lines: `{case, name, failure, ...}` with the figures in their units; None where there is none, "non-finite" for
             the error of a result that is not finite. A competitor that could not run says why in `failure`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -26,7 +27,7 @@ MODELS: dict[str, Callable[..., CapsNet]] = {
     "ResCapsNet": ResCapsNet,
     "MoCapsNet": partial(MoCapsNet, gamma=GAMMA),
 }
-STORED = ", votes stored"
+STORED, RECOMPUTED = ", votes stored", ", recomputed"
 
 Stack = Callable[[Tensor], Tensor]  # x [B, J, E] -> [B, J, E]
 
@@ -34,6 +35,14 @@ Stack = Callable[[Tensor], Tensor]  # x [B, J, E] -> [B, J, E]
 def remembered(layers: list[nn.Module]) -> Stack:
     """MoCapsNet's recurrence with all that autograd remembers."""
     return MomentumCapsules(layers, GAMMA).forward_plain
+
+
+def recomputed(layers: list[nn.Module]) -> Stack:
+    """ResCapsNet's stack, whose layers keep what goes into them and nothing else."""
+    lean = [copy.copy(layer) for layer in layers]  # the same weights
+    for layer in lean:
+        cast(RoutingCapsules, layer).recompute = True
+    return ResidualCapsules(lean)
 
 
 def residual_checkpoints(layers: list[nn.Module]) -> Stack:
@@ -81,6 +90,7 @@ STACKS: dict[str, Callable[[list[nn.Module]], Stack]] = {
     "ResCapsNet": ResidualCapsules,
     "MoCapsNet": partial(MomentumCapsules, gamma=GAMMA),
     "MoCapsNet, remembered": remembered,
+    "ResCapsNet, recomputed": recomputed,
     "ResCapsNet, checkpoint": residual_checkpoints,
     "MoCapsNet, checkpoint": momentum_checkpoints,
     "momentumnet": momentumnet,
@@ -91,7 +101,8 @@ INFERRED = (
     "MoCapsNet",
     "momentumnet",
 )  # without gradients the others are one of these
-NAMES = (*STACKS, *(f"{name}{STORED}" for name in MODELS))
+NETWORKS = (*MODELS, *(f"{name}{STORED}" for name in MODELS), f"ResCapsNet{RECOMPUTED}")
+NAMES = tuple(dict.fromkeys((*STACKS, *NETWORKS)))
 COLUMNS: dict[str, Columns] = {
     "depth": {
         "blocks": ("", "pairs of hidden capsule layers; none where a line says what each block adds"),
@@ -194,7 +205,7 @@ def _networks(
     for blocks in tqdm(depths, desc="network", disable=not progress, leave=False):
         case, forwards = _label("network", blocks), {}
         images, _, labels = inputs(IMAGE_SHAPE, batch, device, seed)
-        for name in [name for name in names if name.removesuffix(STORED) in MODELS]:
+        for name in [name for name in names if name in NETWORKS]:
             model = _model(name, blocks, seed).to(device)
             lines.append(line := blank(COLUMNS["depth"], case, name, {}))
             line["blocks"], line["states"] = blocks, 4 * sum(p.nbytes for p in model.parameters())
@@ -208,7 +219,7 @@ def _networks(
                 line["peak"] = line["states"] * 3 // 4 + peak_bytes(step, device).peak
                 line["broken"] = sum(int((~p.isfinite()).sum()) for p in model.parameters())
                 del step
-        timed = {name: forward for name, forward in forwards.items() if not name.endswith(STORED)}
+        timed = {name: forward for name, forward in forwards.items() if name in MODELS}
         timings = compare(
             timed, rounds=rounds, device=device, progress=f"{case}, inference" if progress else None
         )
@@ -276,10 +287,10 @@ def _label(case: str, blocks: int) -> str:
 def _model(name: str, blocks: int, seed: int) -> CapsNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[name.removesuffix(STORED)](IMAGE_SHAPE, blocks=blocks)
-    if name.endswith(STORED):
-        for layer in model.capsule_layers:
-            layer.backend = "eager"
+        model = MODELS[name.partition(",")[0]](IMAGE_SHAPE, blocks=blocks)
+    for layer in model.capsule_layers:
+        layer.backend = "eager" if name.endswith(STORED) else layer.backend
+        layer.recompute = name.endswith(RECOMPUTED)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Training steps of whole networks, over the same network without capsules. Used in chapter 5."""
+"""Training steps of whole networks, over the same network without capsules. Used in chapters 5 and 14."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from capsnb.backbones import LinearHead, feature_shape
 from capsnb.bench.measurement import (
     ELSEWHERE,
     SECONDS,
@@ -21,12 +22,18 @@ from capsnb.bench.measurement import (
     seconds,
 )
 from capsnb.kernels import BACKENDS, Backend
+from capsnb.layers import RoutingCapsules
 from capsnb.losses import capsule_loss
-from capsnb.models import CapsNet
+from capsnb.models import AlexCapsNet, BackboneNet, CapsNet, ResNetCapsNet
 from capsnb.profiling import compare, peak_bytes
 from capsnb.training import OPTIMIZERS
 
-NETWORKS = {"MNIST": (1, 28, 28), "CIFAR-10": (3, 32, 32)}  # C, H, W
+NETWORKS: dict[str, Callable[[], CapsNet | BackboneNet]] = {
+    "MNIST": lambda: CapsNet((1, 28, 28), blocks=1),
+    "CIFAR-10": lambda: CapsNet((3, 32, 32), blocks=1),
+    "AlexCapsNet": lambda: AlexCapsNet(),
+    "ResNetCapsNet": lambda: ResNetCapsNet(),
+}
 WITHOUT = "without capsule layers"
 VARIANTS = (*BACKENDS, WITHOUT)
 COLUMNS: dict[str, Columns] = {
@@ -48,10 +55,12 @@ def step(
     seed: int = 0,
     progress: bool = False,
 ) -> Bench:
-    """Time one training step of a CapsNet with one block: images, loss, gradients, Adam.
+    """Time one training step of a network: images, loss, gradients, Adam.
 
-    The floor is the same network without capsules: convolutions, decoder and Adam alone. Its decoder draws from as many
-    numbers of the second feature map as the class capsules would have.
+    "MNIST" and "CIFAR-10" are a CapsNet with one block. The floor is the same network without capsules: convolutions,
+    decoder and Adam alone. Its decoder draws from as many numbers of the second feature map as the class capsules would
+    have. The other two cases are the second paper's networks at its sizes; their floor is the same backbone with a
+    linear head, which has no convolution of its own.
 
     Args:
         cases: names in `NETWORKS`; none for all.
@@ -72,7 +81,7 @@ def step(
     names = chosen(only, VARIANTS, "variant", leave=ELSEWHERE.values())
     lines = []
     for case in chosen(cases, NETWORKS, "case"):
-        models = {name: _network(name, NETWORKS[case], seed).to(device) for name in names}
+        models = {name: network(name, case, seed).to(device) for name in names}
         steps = {name: training_step(model, batch, seed) for name, model in models.items()}
         timings = compare(steps, rounds=rounds, device=device, progress=case if progress else None)
         for name in names:
@@ -92,15 +101,20 @@ class _FirstNumbers(nn.Module):
         return u.flatten(1)[:, : 10 * 16].unflatten(1, (10, 16))
 
 
-def _network(name: str, image_shape: tuple[int, int, int], seed: int) -> CapsNet:
+def network(name: str, case: str, seed: int) -> CapsNet | BackboneNet:
+    """A network of the measurement with this backend, or its floor; the same seed draws the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CapsNet(image_shape, blocks=1)
+        model = NETWORKS[case]()
     if name == WITHOUT:
-        model.add_module("primary", model.primary.conv)
-        model.capsules = nn.Sequential(_FirstNumbers())
-    for layer in model.capsule_layers:
-        layer.backend = cast(Backend, name)
+        if isinstance(model, BackboneNet):
+            model.head = LinearHead(feature_shape(model.backbone, model.image_shape), scores="sigmoid")
+        else:
+            model.add_module("primary", model.primary.conv)
+            model.capsules = nn.Sequential(_FirstNumbers())
+    for layer in model.modules():
+        if isinstance(layer, RoutingCapsules):
+            layer.backend = cast(Backend, name)
     return model
 
 
@@ -116,13 +130,15 @@ def inputs(
     return images, targets, torch.randint(10, (batch,), generator=generator).to(device)
 
 
-def training_step(model: CapsNet, batch: int, seed: int) -> Callable[[], object]:
-    """A step of Adam on these inputs, over and over."""
-    images, targets, labels = inputs(model.image_shape, batch, model.conv.weight.device, seed)
+def training_step(
+    model: CapsNet | BackboneNet, batch: int, seed: int, parallel: nn.Module | None = None
+) -> Callable[[], object]:
+    """A step of Adam on these inputs, over and over; `parallel` wraps the model, if it does not train alone."""
+    images, targets, labels = inputs(model.image_shape, batch, next(model.parameters()).device, seed)
     optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
 
     def step() -> None:
-        capsule_loss(model(images, labels), targets, labels).total.backward()
+        capsule_loss((parallel or model)(images, labels), targets, labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()  # at the end: the step's memory includes its gradients
 

@@ -21,33 +21,43 @@ class Fused(Passes):
     """
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
+        super().__init__(u, weight)
         self.weight, self.J, self.E = weight.flatten(1, 2), *weight.shape[1:3]  # [I, J*E, D]
         self.u = u.permute(1, 2, 0).contiguous()  # [I, D, B]
         votes_of_one = max(1, len(u) * self.weight[0, :, 0].numel() * u.element_size())
         self.tile = max(1, TILE_BYTES.get(u.device.type, 2**21) // votes_of_one)
 
-    def _tiles(self, V: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Tile by tile: which input capsules, their votes `[T, J, E, B]` and couplings `[T, J, B]`."""
-        for start in range(0, len(self.weight), self.tile):
-            tile = slice(start, start + self.tile)
-            votes = torch.bmm(self.weight[tile], self.u[tile]).unflatten(1, (self.J, self.E))
-            yield tile, votes, (votes * V).sum(2).softmax(1)
-
-    def weighted_sum(self, V: Tensor) -> Tensor:
+    def weighted_sum(self, V: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `Passes.weighted_sum`."""
         V = V.permute(1, 2, 0).contiguous()  # [J, E, B]
-        s = torch.zeros_like(V)
-        for _, votes, c in self._tiles(V):
+        s, kept = torch.zeros_like(V), []
+        for tile in self._tiles():
+            votes = self._votes(tile)
+            c = _couplings(votes, V)
             s += votes.mul_(c[:, :, None]).sum(0)
-        return s.permute(2, 0, 1).contiguous()
+            kept += [c] * keep
+        return s.permute(2, 0, 1).contiguous(), torch.cat(kept) if keep else None
 
-    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes.gradients`."""
+    def back(self, V: Tensor, couplings: Tensor | None, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes.back`."""
         V, ds = (x.permute(1, 2, 0).contiguous() for x in (V, ds))
         du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
-        for tile, votes, c in self._tiles(V):
-            # [T, J*E, B], in the place of the votes
-            g = torch.mul(c[:, :, None], ds, out=votes).flatten(1, 2)
+        for tile in self._tiles():
+            c = _couplings(self._votes(tile), V) if couplings is None else couplings[tile]
+            g = (c[:, :, None] * ds).flatten(1, 2)  # [T, J*E, B]
             du[tile] = torch.bmm(self.weight[tile].transpose(1, 2), g)
             dW[tile] = torch.bmm(g, self.u[tile].transpose(1, 2))
         return du.permute(2, 0, 1).contiguous(), dW.unflatten(1, (self.J, self.E))
+
+    def _tiles(self) -> Iterator[slice]:
+        """Some input capsules at a time."""
+        return (slice(start, start + self.tile) for start in range(0, len(self.weight), self.tile))
+
+    def _votes(self, tile: slice) -> Tensor:
+        """Votes of these input capsules, `[T, J, E, B]`."""
+        return torch.bmm(self.weight[tile], self.u[tile]).unflatten(1, (self.J, self.E))
+
+
+def _couplings(votes: Tensor, V: Tensor) -> Tensor:
+    """Softmax over J of the agreement of votes `[T, J, E, B]` with V `[J, E, B]`."""
+    return (votes * V).sum(2).softmax(1)

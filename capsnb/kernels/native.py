@@ -17,7 +17,7 @@ from torch import Tensor
 
 from capsnb.files import write_atomically
 from capsnb.functional import EPSILON
-from capsnb.kernels.passes import Passes
+from capsnb.kernels.passes import Passes, Sums
 
 SOURCE = Path(__file__).with_name("routing.cpp")
 SLICES, SHORTEST = (
@@ -39,6 +39,7 @@ class Native(Passes):
     """
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
+        super().__init__(u, weight)
         self.weight = weight.contiguous()
         self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.lanes = lanes(u.dtype)
@@ -49,20 +50,27 @@ class Native(Passes):
         self.library = compiled
         self.u = self._to_lanes(u)  # [blocks, I, D, lanes]
 
-    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, sums: Sums, dv: Tensor) -> tuple[Tensor, Tensor]:
         """See `Passes.gradients`."""
-        du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
-        by_number = self._to_lanes(ds).permute(1, 2, 0, 3).contiguous()  # [J, E, blocks, lanes]
-        self._run(self.library.gradients, self.weight, self.u, self._to_lanes(V), by_number, du, dW)
+        s, V = sums.s, sums.V
+        if sums.couplings is None:
+            s, V = self._to_lanes(s), self._to_lanes(V)
+        ds, du, dW = torch.empty_like(s), torch.empty_like(self.u), torch.empty_like(self.weight)
+        tensors = self.weight, self.u, V, s, self._to_lanes(dv), sums.couplings, ds, du, dW
+        self._run(self.library.gradients, *tensors, self.I, self.blocks, torch.get_num_threads())
         return self._from_lanes(du), dW
 
-    def iterate(self, s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    def iterate(self, iterations: int, *, keep: bool = False) -> tuple[Tensor, Sums]:
         """See `Passes.iterate`."""
-        s = self._to_lanes(s)
-        V, partial = torch.zeros_like(s), s.new_empty(-(-self.I // self.slice), *s.shape)
-        for _ in range(iterations - 1):
-            self._run(self.library.iteration, self.weight, self.u, V, s, partial)
-        return self._from_lanes(s), self._from_lanes(V)
+        s, v, V = (self.u.new_empty(self.blocks, self.J, self.E, self.lanes) for _ in range(3))
+        partial = s.new_empty(-(-self.I // self.slice), *s.shape)
+        couplings = s.new_empty(self.I, self.blocks, self.J, self.lanes) if keep else None
+        tensors = self.weight, self.u, V, s, v, partial, couplings
+        sizes = self.I, self.blocks, self.slice, torch.get_num_threads(), iterations
+        self._run(self.library.iterate, *tensors, *sizes)
+        if not keep:
+            s, V = self._from_lanes(s), self._from_lanes(V)
+        return self._from_lanes(v), Sums(s, V, couplings)
 
     def _to_lanes(self, x: Tensor) -> Tensor:
         """`[B, N, M]` -> `[blocks, N, M, lanes]`: capsules of the batch side by side, zeros after the last."""
@@ -72,10 +80,16 @@ class Native(Passes):
     def _from_lanes(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2).flatten(0, 1)[: self.B].contiguous()
 
-    def _run(self, function: ctypes._NamedFuncPointer, *tensors: Tensor) -> None:
-        pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
-        sizes = [ctypes.c_long(n) for n in (self.I, self.blocks, self.slice, torch.get_num_threads())]
-        function(*pointers, *sizes)
+    def _run(self, function: ctypes._NamedFuncPointer, *arguments: Tensor | int | None) -> None:
+        """Call into the library: tensors as pointers, None as a null pointer, numbers as long."""
+        function(
+            *(
+                ctypes.c_long(x)
+                if isinstance(x, int)
+                else ctypes.c_void_p(None if x is None else x.data_ptr())
+                for x in arguments
+            )
+        )
 
 
 def missing(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> str | None:

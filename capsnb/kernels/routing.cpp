@@ -3,8 +3,10 @@
 // Compiled on first use for one size of layer (J, E, D), one number type (REAL) and one vector width (LANES numbers);
 // see native.py. The batch lies in the lanes: a vector holds one number of LANES capsules, and BLOCKS vectors hold the batch.
 //
-//   weight W  [I, J, E, D]        capsules u, du  [BLOCKS, I, D, LANES]
-//   sums of earlier outputs V, weighted sums s  [BLOCKS, J, E, LANES]      gradient ds  [J, E, BLOCKS, LANES]
+//   weight W and its gradient dW                                          [I, J, E, D]
+//   capsules u and their gradient du                                       [BLOCKS, I, D, LANES]
+//   weighted sums s, outputs v and their gradient dv, sums V of earlier v  [BLOCKS, J, E, LANES]
+//   couplings                                                              [I, BLOCKS, J, LANES]
 
 typedef REAL vec __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL))));
 
@@ -49,53 +51,107 @@ static inline void couplings(const REAL* w, const vec* capsule, const vec* V, ve
     for (int j = 0; j < J; j++) c[j] /= total;
 }
 
-// One iteration: V_j += squash(s_j), then s_j = sum over i of c_ij u_hat_ij. Each slice of input capsules has a partial sum of
-// its own [BLOCKS, J, E, LANES], so that the order of additions, and with it the last bit, does not depend on the threads.
-extern "C" void iteration(const REAL* W, const vec* u, vec* V, vec* s, vec* partial, long I, long blocks, long slice_size,
-                          long threads) {
-    long size = blocks * J * E, slices = (I + slice_size - 1) / slice_size;
-    for (vec *v = V, *end = V + size, *long_s = s; v < end; v += E, long_s += E) {
-        vec squared = {}, factor;
-        for (int e = 0; e < E; e++) squared += long_s[e] * long_s[e];
-        for (int l = 0; l < LANES; l++) factor[l] = __builtin_sqrt(squared[l] + REAL(EPSILON));
-        factor = squared / ((1 + squared) * factor);
-        for (int e = 0; e < E; e++) v[e] += factor * long_s[e];
+// Of a capsule s: |s|^2, 1 / sqrt(|s|^2 + epsilon), and the factor of v = squash(s) = factor * s.
+struct Length {
+    vec squared = {}, root, factor;
+    Length(const vec* s) {
+        for (int e = 0; e < E; e++) squared += s[e] * s[e];
+        for (int l = 0; l < LANES; l++) root[l] = __builtin_sqrt(squared[l] + REAL(EPSILON));
+        root = 1 / root;
+        factor = squared / (1 + squared) * root;
     }
-#pragma omp parallel for num_threads(threads)
-    for (long slice = 0; slice < slices; slice++) {
-        vec votes[J * E], c[J];
-        vec* sum = partial + slice * size;
-        for (long n = 0; n < size; n++) sum[n] = vec{};
-        long end = (slice + 1) * slice_size < I ? (slice + 1) * slice_size : I;
-        for (long tile = slice * slice_size; tile < end; tile += TILE)
-            for (long k = 0; k < blocks; k++)
-                for (long i = tile; i < tile + TILE && i < end; i++) {
-                    couplings(W + i * J * E * D, u + (k * I + i) * D, V + k * J * E, c, votes);
-                    for (int j = 0; j < J; j++)
-                        for (int e = 0; e < E; e++) sum[k * J * E + j * E + e] += c[j] * votes[j * E + e];
-                }
-    }
-#pragma omp parallel for num_threads(threads)
-    for (long k = 0; k < blocks; k++)
-        for (long n = k * J * E; n < (k + 1) * J * E; n++) {
-            s[n] = partial[n];
-            for (long slice = 1; slice < slices; slice++) s[n] += partial[slice * size + n];
+};
+
+// sum_j += u_hat_j of some input capsules; E sums stay in registers.
+static inline void add_votes(const REAL* W, const vec* u, int count, vec* __restrict sum) {
+    for (int j = 0; j < J; j++) {
+        vec total[E];
+        for (int e = 0; e < E; e++) total[e] = sum[j * E + e];
+        for (int i = 0; i < count; i++) {
+            const REAL* w = W + (i * J + j) * E * D;
+            vec vote[E];
+            for (int e = 0; e < E; e++) vote[e] = w[e * D] * u[i * D];
+            for (int d = 1; d < D; d++)
+                for (int e = 0; e < E; e++) vote[e] += w[e * D + d] * u[i * D + d];
+            for (int e = 0; e < E; e++) total[e] += vote[e];
         }
+        for (int e = 0; e < E; e++) sum[j * E + e] = total[e];
+    }
 }
 
-// With the couplings as constants: g_ij = c_ij ds_j, du_i = sum over j of W_ij^T g_ij, dW_ij = sum over B of g_ij u_i^T.
-extern "C" void gradients(const REAL* W, const vec* u, const vec* V, const vec* ds, vec* du, REAL* dW, long I, long blocks,
-                          long, long threads) {
+// All iterations: s_j = 1/J sum over i of u_hat_ij, v_j = squash(s_j), and each further time V_j += v_j, s_j = sum over i of
+// c_ij u_hat_ij, v_j = squash(s_j). Each slice of input capsules has a partial sum of its own [BLOCKS, J, E, LANES], so that the
+// order of additions, and with it the last bit, does not depend on the threads. The last couplings are left in `kept` unless that
+// is null.
+extern "C" void iterate(const REAL* W, const vec* u, vec* V, vec* s, vec* v, vec* partial, vec* kept, long I, long blocks,
+                        long slice_size, long threads, long iterations) {
+    long size = blocks * J * E, slices = (I + slice_size - 1) / slice_size;
+    for (long r = 0; r < iterations; r++) {
+#pragma omp parallel for num_threads(threads)
+        for (long slice = 0; slice < slices; slice++) {
+            vec votes[J * E], couplings_here[J];
+            vec* sum = partial + slice * size;
+            for (long n = 0; n < size; n++) sum[n] = vec{};
+            long end = (slice + 1) * slice_size < I ? (slice + 1) * slice_size : I;
+            for (long tile = slice * slice_size; tile < end; tile += TILE) {
+                int count = end - tile < TILE ? end - tile : TILE;
+                for (long k = 0; k < blocks; k++) {
+                    if (!r) {
+                        add_votes(W + tile * J * E * D, u + (k * I + tile) * D, count, sum + k * J * E);
+                        continue;
+                    }
+                    for (long i = tile; i < tile + count; i++) {
+                        vec* c = kept && r == iterations - 1 ? kept + (i * blocks + k) * J : couplings_here;
+                        couplings(W + i * J * E * D, u + (k * I + i) * D, V + k * J * E, c, votes);
+                        for (int j = 0; j < J; j++)
+                            for (int e = 0; e < E; e++) sum[k * J * E + j * E + e] += c[j] * votes[j * E + e];
+                    }
+                }
+            }
+        }
+#pragma omp parallel for num_threads(threads)
+        for (long k = 0; k < blocks; k++)
+            for (long j = k * J * E; j < (k + 1) * J * E; j += E) {
+                for (long n = j; n < j + E; n++) {
+                    s[n] = partial[n];
+                    for (long slice = 1; slice < slices; slice++) s[n] += partial[slice * size + n];
+                    if (!r) s[n] /= J;
+                }
+                vec factor = Length(s + j).factor;
+                for (long n = j; n < j + E; n++) {
+                    v[n] = factor * s[n];
+                    if (r < iterations - 1) V[n] = r ? V[n] + v[n] : v[n];
+                }
+            }
+    }
+}
+
+// With the couplings as constants: ds_j = f dv_j + 2 f' (s_j . dv_j) s_j as in functional.squash_gradient, left in the scratch
+// ds [J, E, BLOCKS, LANES]; g_ij = c_ij ds_j, du_i = sum over j of W_ij^T g_ij, dW_ij = sum over B of g_ij u_i^T.
+// The couplings are `kept`, or those that belong to V where that is null.
+extern "C" void gradients(const REAL* W, const vec* u, const vec* V, const vec* s, const vec* dv, const vec* kept, vec* ds, vec* du,
+                          REAL* dW, long I, long blocks, long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long k = 0; k < blocks; k++)
+        for (int j = 0; j < J; j++) {
+            const vec *here = s + (k * J + j) * E, *back = dv + (k * J + j) * E;
+            Length length(here);
+            vec slope = length.root / ((1 + length.squared) * (1 + length.squared)), along = {};
+            slope -= length.factor * length.root * length.root / 2;
+            for (int e = 0; e < E; e++) along += here[e] * back[e];
+            for (int e = 0; e < E; e++) ds[(j * E + e) * blocks + k] = length.factor * back[e] + 2 * slope * along * here[e];
+        }
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < I; i++) {
-        vec c[CHUNK * J], back[CHUNK * D], g[CHUNK * E], seen[CHUNK * D];
+        vec computed[CHUNK * J], back[CHUNK * D], g[CHUNK * E], seen[CHUNK * D];
         const REAL* w = W + i * J * E * D;
         REAL* dw = dW + i * J * E * D;
         for (long start = 0; start < blocks; start += CHUNK) {
             int count = blocks - start < CHUNK ? blocks - start : CHUNK;
+            const vec* c = kept ? kept + (i * blocks + start) * J : computed;
             for (int k = 0; k < count; k++) {
                 const vec* here = u + ((start + k) * I + i) * D;
-                couplings(w, here, V + (start + k) * J * E, c + k * J, nullptr);
+                if (!kept) couplings(w, here, V + (start + k) * J * E, computed + k * J, nullptr);
                 for (int d = 0; d < D; d++) back[k * D + d] = vec{}, seen[k * D + d] = here[d];
             }
             for (int j = 0; j < J; j++) {

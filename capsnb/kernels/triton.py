@@ -34,12 +34,13 @@ class Triton(Passes):
             raise RuntimeError(
                 f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
             )
+        super().__init__(u, weight)
         self.u, self.weight = u, weight.contiguous()
         self.sizes = self.B, self.I, self.J, self.E, self.D = len(u), *weight.shape
         self.padded = padding(self.J, self.E, self.D, self.B)
 
-    def weighted_sum(self, V: Tensor) -> Tensor:
-        """See `Passes.weighted_sum`."""
+    def weighted_sum(self, V: Tensor, *, keep: bool = False) -> tuple[Tensor, None]:
+        """See `Passes.weighted_sum`; couplings stay in registers, and are not kept."""
         tiles = triton.cdiv(self.I, TILE)
         partial = V.new_empty(tiles, self.B, self.J, self.E)
         grid = (tiles, triton.cdiv(self.B, self.padded["BLOCK"]))
@@ -54,10 +55,10 @@ class Triton(Passes):
             TILE=TILE,
             num_warps=WARPS,
         )
-        return partial.sum(0)
+        return partial.sum(0), None
 
-    def gradients(self, V: Tensor, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes.gradients`."""
+    def back(self, V: Tensor, couplings: Tensor | None, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes.back`."""
         du = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         dW = torch.empty_like(self.weight)
         _gradients[(self.I,)](

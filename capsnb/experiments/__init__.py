@@ -26,7 +26,9 @@ import torch
 
 from capsnb import models
 from capsnb.data import Preprocess, load_data
+from capsnb.experiments import recipes
 from capsnb.files import results, write_atomically
+from capsnb.losses import Classification
 from capsnb.profiling import hardware, versions
 from capsnb.training import History, TrainConfig, fit
 
@@ -142,17 +144,37 @@ def collapse() -> Iterator[Run]:
 
 
 def routings() -> Iterator[Run]:
-    """Does it matter how capsules agree? Three ways, each from the weights with which it learns well."""
-    for routing, weight_std in (("rba", 0.3), ("sda", None), ("em", None)):
+    """Does it matter how capsules agree? Each way from weights with which CapsNet's training loss falls fast."""
+    for routing, weight_std in (("rba", 0.1), ("sda", None), ("em", None)):
         way: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
         yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **way)
         yield from _quick("routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **way)
+
+
+def heads() -> Iterator[Run]:
+    """Does the capsule head help at all? Each backbone with capsules, and with a linear head that replaces them.
+
+    With the margin loss the linear head changes one thing, capsules. With the cross-entropy it is what one would have
+    taken without having heard of capsules: the baseline to beat.
+    """
+    changes: dict[str, tuple[dict[str, Any], Classification]] = {
+        "capsules": ({}, "margin"),
+        "linear head, margin loss": ({"head": "sigmoid"}, "margin"),
+        "linear head, cross-entropy": ({"head": "softmax"}, "cross_entropy"),
+    }
+    for recipe in recipes.QUICK.values():
+        for label, (head, loss) in changes.items():
+            for seed in range(3):
+                config = replace(recipe.config, seed=seed, loss=loss)
+                what = "heads", f"{recipe.model}, {label}", recipe.model, recipe.sizes | head
+                yield Run(*what, config, preprocess=recipe.preprocess_changes)
 
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     "depth": depth,
     "collapse": collapse,
     "routings": routings,
+    "heads": heads,
 }
 
 

@@ -1,0 +1,356 @@
+"""Feature maps of large networks, and heads for them. Taught in chapter 14, *Capsules on big shoulders*.
+
+A backbone takes images `[B, C, H, W]` to a feature map `[B, C', H', W']`, a head takes a feature map to one vector
+for each class, `[B, J, E]`. Any backbone goes with any head; `capsnb.models.BackboneNet` joins them.
+"""
+
+from __future__ import annotations
+
+import copy
+from difflib import get_close_matches
+from itertools import takewhile
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from capsnb.kernels import Backend
+from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
+
+FeatureShape = tuple[int, int, int]  # C', H', W'
+Scores = Literal["sigmoid", "softmax"]
+SCORES: tuple[str, ...] = get_args(Scores)
+HeadKind = Literal["capsules", "sigmoid", "softmax"]
+HEADS: tuple[str, ...] = get_args(HeadKind)
+CLASSIFIERS = (
+    "avgpool",
+    "classifier",
+    "fc",
+    "head",
+    "heads",
+)  # what torchvision calls where feature maps end
+
+
+class AlexBackbone(nn.Sequential):
+    """The five convolutions of AlexCapsNet, after AlexNet (Krizhevsky et al. 2012), for small images.
+
+    conv 11x11, stride 4, padding 2 -> max pooling 3x3, stride 2 -> conv 5x5 -> three convs 3x3, each with a ReLU. The
+    last four keep height and width, and there is no further pooling: of 28x28 pixels 2x2 places are left (Zain and
+    Umar 2025).
+
+    Weights are drawn so that numbers keep their size from layer to layer (He et al. 2015); how the paper draws them it
+    does not say. PyTorch's own default lets them shrink, and the capsules behind begin silent.
+
+    Args:
+        in_channels: C of the images.
+        widths: channels of the five convolutions.
+
+    Shape:
+        `[B, C, H, W]` -> `[B, C', H', W']`, values >= 0; H and W must be 15 or more.
+
+    >>> AlexBackbone()(torch.randn(2, 1, 28, 28)).shape
+    torch.Size([2, 256, 2, 2])
+    """
+
+    def __init__(
+        self, in_channels: int = 1, widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256)
+    ) -> None:
+        first, second, third, fourth, last = widths
+        super().__init__(
+            *(nn.Conv2d(in_channels, first, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+            *(nn.Conv2d(first, second, 5, padding=2), nn.ReLU()),
+            *(nn.Conv2d(second, third, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(third, fourth, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(fourth, last, 3, padding=1), nn.ReLU()),
+        )
+        for module in self:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, module.bias))
+
+
+class ResidualBlock(nn.Module):
+    r"""Two convolutions and a shortcut around them, :math:`y = \max(0, x + F(x))` (He et al. 2016; Zain and Umar 2025).
+
+    F is conv 1x1 -> batch norm -> ReLU -> conv 3x3 -> batch norm. The convolutions have no bias: batch norm would
+    take it out again.
+
+    Args:
+        channels: C, in and out.
+
+    Shape:
+        `[B, C, H, W]` -> `[B, C, H, W]`, values >= 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the branch has found to what was there."""
+        return torch.relu(x + self.branch(x))
+
+
+class ResNetBackbone(nn.Sequential):
+    """The convolutions of ResNetCapsNet: conv 3x3 -> batch norm -> ReLU -> residual blocks; nothing shrinks.
+
+    Args:
+        in_channels: C of the images.
+        channels: C' of the feature map.
+        blocks: residual blocks.
+
+    Shape:
+        `[B, C, H, W]` -> `[B, C', H, W]`, values >= 0.
+
+    >>> ResNetBackbone()(torch.randn(2, 1, 78, 78)).shape
+    torch.Size([2, 32, 78, 78])
+    """
+
+    def __init__(self, in_channels: int = 1, channels: int = 32, blocks: int = 3) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            *(ResidualBlock(channels) for _ in range(blocks)),
+        )
+
+
+def torchvision_backbone(name: str, in_channels: int = 3) -> nn.Module:
+    """Any convolutional classifier of torchvision without its classifier, with random weights: nothing is downloaded.
+
+    Args:
+        name: as `torchvision.models.list_models` gives it, such as "resnet18".
+        in_channels: C of the images; with other than 3 the first convolution is made anew.
+
+    Returns:
+        The modules in front of pooling and classifier, a map `[B, C, H, W]` -> `[B, C', H', W']`. What the model does
+        there without a module is not in it: DenseNet's last ReLU.
+
+    Raises:
+        ValueError: there is no such model, or its modules do not follow each other to a feature map.
+
+    >>> torchvision_backbone("resnet18", in_channels=1)(torch.randn(2, 1, 64, 64)).shape
+    torch.Size([2, 512, 2, 2])
+    """
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        near = get_close_matches(name, known) or known
+        raise ValueError(f"torchvision has no classifier {name!r}; choose one of {', '.join(near)}")
+    model = torchvision.models.get_model(name, weights=None)
+    parts = takewhile(lambda part: part[0] not in CLASSIFIERS, model.named_children())
+    backbone = nn.Sequential(*(module for _, module in parts))
+    place, first = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    if first.in_channels != in_channels:
+        sizes: dict[str, Any] = {part: getattr(first, part) for part in ("kernel_size", "stride", "padding")}
+        bias = first.bias is not None
+        backbone.set_submodule(place, nn.Conv2d(in_channels, first.out_channels, bias=bias, **sizes))
+    try:
+        feature_shape(backbone, (in_channels, 224, 224))
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        raise ValueError(f"{name!r} has no feature map in front of its classifier ({error})") from error
+    return backbone
+
+
+def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> FeatureShape:
+    """The shape of the feature map that a backbone makes of an image; nothing is computed.
+
+    Args:
+        backbone: `[B, C, H, W]` -> `[B, C', H', W']`; it is left as it is.
+        image_shape: (C, H, W).
+
+    Returns:
+        (C', H', W').
+
+    Raises:
+        ValueError: the backbone cannot take such images, or returns something else than a feature map.
+
+    >>> feature_shape(AlexBackbone(), (1, 28, 28))
+    (256, 2, 2)
+    """
+    C, H, W = image_shape
+    on_paper = copy.deepcopy(backbone).to("meta").eval()  # shapes without numbers
+    try:
+        shape = tuple(on_paper(torch.empty(1, C, H, W, device="meta")).shape[1:])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(backbone).__name__} cannot take images of {C}x{H}x{W} ({error}); "
+            "if they are too small, give larger ones, or resize them (Preprocess(resize=...))"
+        ) from error
+    if len(shape) != 3:
+        returned = ", ".join(map(str, ("B", *shape)))
+        raise ValueError(
+            f"a backbone must return a feature map [B, C, H, W], {type(backbone).__name__} returns [{returned}]"
+        )
+    return shape
+
+
+class CapsuleHead(nn.Module):
+    """Primary capsules from a feature map, routed to one capsule for each class.
+
+    Args:
+        in_shape: (C', H', W') of the feature map, from `feature_shape`.
+        classes: J.
+        capsule_types: primary capsules at each location.
+        capsule_dim: D of the primary capsules.
+        kernel_size: side of the convolution that makes them, in pixels.
+        stride: its step, in pixels.
+        class_dim: E.
+        iterations: R.
+        routing: the way to agree, see `RoutingCapsules`.
+        backend: who computes it, see `RoutingCapsules`.
+        weight_std: spread of the initial transformation matrices; None for the default.
+
+    Shape:
+        `[B, C', H', W']` -> `[B, J, E]`, lengths in [0, 1).
+
+    Raises:
+        ValueError: a feature map smaller than the kernel, or as `RoutingCapsules`.
+
+    >>> CapsuleHead((256, 2, 2), classes=10)(torch.randn(2, 256, 2, 2)).shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        in_shape: FeatureShape,
+        classes: int = 10,
+        *,
+        capsule_types: int = 32,
+        capsule_dim: int = 8,
+        kernel_size: int = 1,
+        stride: int = 1,
+        class_dim: int = 16,
+        iterations: int = 3,
+        routing: Routing = "rba",
+        backend: Backend = "auto",
+        weight_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        places = _places(in_shape, kernel_size, stride)
+        self.primary = PrimaryCapsules(in_shape[0], capsule_types, capsule_dim, kernel_size, stride)
+        self.capsules = RoutingCapsules(
+            *(capsule_types * places, capsule_dim, classes, class_dim),
+            iterations=iterations,
+            routing=routing,
+            backend=backend,
+            weight_std=weight_std,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give each class a capsule."""
+        return self.capsules(self.primary(features))
+
+
+class LinearHead(nn.Module):
+    """What stands in the place of a capsule head when there are no capsules: a weighted sum of features for each class.
+
+    A score in [0, 1] is a capsule of one number, and its own length, so everything that works with capsules works
+    with it.
+
+    Args:
+        in_shape: (C', H', W') of the feature map, from `feature_shape`.
+        classes: J.
+        scores: "sigmoid", a question for each class as capsules answer it, for the margin loss; "softmax", shares of
+            one, for the cross-entropy.
+        channels: of a convolution with ReLU in front of the sum, which is then the convolution that makes primary
+            capsules; None for the sum alone.
+        kernel_size: side of that convolution, in pixels.
+        stride: its step, in pixels.
+
+    Shape:
+        `[B, C', H', W']` -> `[B, J, 1]`, values in [0, 1].
+
+    Raises:
+        ValueError: unknown scores, or a feature map smaller than the kernel.
+
+    >>> LinearHead((256, 2, 2), classes=10)(torch.randn(2, 256, 2, 2)).shape
+    torch.Size([2, 10, 1])
+    """
+
+    def __init__(
+        self,
+        in_shape: FeatureShape,
+        classes: int = 10,
+        *,
+        scores: Scores = "softmax",
+        channels: int | None = None,
+        kernel_size: int = 1,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if scores not in SCORES:
+            raise ValueError(f"unknown scores {scores!r}; choose one of {', '.join(SCORES)}")
+        self.scores = scores
+        places = _places(in_shape, kernel_size, stride)
+        self.primary = (
+            nn.Sequential()
+            if channels is None
+            else nn.Sequential(nn.Conv2d(in_shape[0], channels, kernel_size, stride), nn.ReLU())
+        )
+        self.linear = nn.Linear((channels or in_shape[0]) * places, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give each class a score."""
+        sums = self.linear(self.primary(features).flatten(1))  # [B, J]
+        return (sums.sigmoid() if self.scores == "sigmoid" else sums.softmax(dim=1))[:, :, None]
+
+
+def make_head(
+    kind: HeadKind,
+    in_shape: FeatureShape,
+    classes: int,
+    *,
+    capsule_types: int,
+    capsule_dim: int = 8,
+    kernel_size: int = 1,
+    stride: int = 1,
+    **capsules: Any,
+) -> CapsuleHead | LinearHead:
+    """A capsule head, or a linear one behind the same convolution: a ReLU for the squash, and a sum for the routing.
+
+    Args:
+        kind: "capsules", or the linear head's scores, "sigmoid" or "softmax".
+        in_shape: (C', H', W') of the feature map.
+        classes: J.
+        capsule_types: primary capsules at each location.
+        capsule_dim: D; the convolution has capsule_types * D channels.
+        kernel_size: side of the convolution, in pixels.
+        stride: its step, in pixels.
+        capsules: every other argument of `CapsuleHead`.
+
+    Raises:
+        ValueError: an unknown kind, or arguments of a capsule head for a linear one.
+
+    >>> sum(p.numel() for p in make_head("softmax", (256, 2, 2), 10, capsule_types=32).parameters())
+    76042
+    """
+    if kind == "capsules":
+        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **capsules}
+        return CapsuleHead(in_shape, classes, kernel_size=kernel_size, stride=stride, **sizes)
+    if kind not in HEADS:
+        raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEADS)}")
+    if capsules:
+        raise ValueError(f"{', '.join(capsules)} belong to a capsule head; head={kind!r} has none")
+    channels = capsule_types * capsule_dim
+    return LinearHead(
+        in_shape, classes, scores=kind, channels=channels, kernel_size=kernel_size, stride=stride
+    )
+
+
+def _places(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
+    """At how many places of a feature map a convolution without padding looks."""
+    _, H, W = in_shape
+    if min(H, W) < kernel_size:
+        raise ValueError(
+            f"a feature map of {H}x{W} is too small for a {kernel_size}x{kernel_size} convolution; "
+            "give larger images, or resize them (Preprocess(resize=...))"
+        )
+    return ((H - kernel_size) // stride + 1) * ((W - kernel_size) // stride + 1)

@@ -1,0 +1,185 @@
+"""Checks for the exercises of chapter 14, *Capsules on big shoulders*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from capsnb.checks import Verdict, call, compare, number, sample, unanswered
+
+B, J, C, SIDE = 2, 3, 4, 5  # all different, so that a mixed-up axis shows in the shape
+
+
+def side(answer: Callable[[int], int]) -> Verdict:
+    """Check how many places along a side the AlexNet-like backbone leaves of an image.
+
+    Args:
+        answer: function of the side n of the image, in pixels, that returns the side of the feature map.
+
+    Returns:
+        The verdict.
+
+    >>> side(lambda n: (n - 7) // 4 + 1)
+    ✗ Not yet. That is the map behind the first convolution. The pooling comes after it.
+    """
+    slips: dict[str, Callable[..., float]] = {
+        "That is the map behind the first convolution. The pooling comes after it.": lambda n: (
+            (n - 7) // 4 + 1
+        ),
+        "Padding adds 2 pixels on each side, 4 in all, before the convolution looks.": lambda n: (
+            ((n - 11) // 4 - 2) // 2 + 1
+        ),
+        "Padding stands on both sides: it adds 2 twice.": lambda n: ((n - 9) // 4 - 2) // 2 + 1,
+        "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.": lambda n: (
+            ((n - 7) // 4 + 1) // 2
+        ),
+        "A window either fits or it does not: divide whole numbers with //.": lambda n: (
+            ((n - 7) / 4 - 2) / 2 + 1
+        ),
+    }
+    return _formula(
+        answer,
+        [(n,) for n in (15, 28, 32, 64, 225)],
+        lambda n: ((n - 7) // 4 - 2) // 2 + 1,
+        slips,
+        "A window of k pixels with step s fits (n + 2 padding - k) // s + 1 times, and then the pooling's does.",
+        "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?",
+    )
+
+
+def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) -> Verdict:
+    """Check the number of parameters of a capsule head.
+
+    Args:
+        answer: function of C, types, D, kernel, places, J and E: channels of the feature map, capsule types, numbers
+            in a primary capsule, side of the kernel, places where it looks, classes, numbers in a class capsule.
+
+    Returns:
+        The verdict.
+
+    >>> head_parameters(lambda C, types, D, kernel, places, J, E: types * places * J * E * D).message
+    'Those are the transformation matrices. The convolution that makes the primary capsules has weights too.'
+    """
+
+    def convolution(C: int, types: int, D: int, kernel: int) -> int:
+        return types * D * (C * kernel**2 + 1)
+
+    slips: dict[str, Callable[..., float]] = {
+        "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.": (
+            lambda C, types, D, kernel, places, J, E: types * places * J * E * D
+        ),
+        "That is the convolution. Each pair of capsules has a matrix as well.": (
+            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel)
+        ),
+        "Each channel of a convolution has a bias.": lambda C, types, D, kernel, places, J, E: (
+            convolution(C, types, D, kernel) - types * D + types * places * J * E * D
+        ),
+        "A kernel is square: kernel * kernel numbers for each pair of channels.": (
+            lambda C, types, D, kernel, places, J, E: (
+                types * D * (C * kernel + 1) + types * places * J * E * D
+            )
+        ),
+        "That would be one matrix for each type. Here every place has matrices of its own.": (
+            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel) + types * J * E * D
+        ),
+        "A convolution has the same weights at every place: only the matrices count places.": (
+            lambda C, types, D, kernel, places, J, E: (
+                places * (convolution(C, types, D, kernel) + types * J * E * D)
+            )
+        ),
+    }
+    return _formula(
+        answer,
+        [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
+        lambda C, types, D, kernel, places, J, E: (
+            convolution(C, types, D, kernel) + types * places * J * E * D
+        ),
+        slips,
+        "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
+        "Count the convolution first (its weights and its biases), then the matrices W_ij.",
+    )
+
+
+def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Verdict:
+    r"""Check a residual block, :math:`y = \max(0, x + F(x))`.
+
+    Args:
+        answer: function of a feature map `[B, C, H, W]` and its branch F that returns a feature map.
+
+    Returns:
+        The verdict.
+
+    >>> residual_block(lambda x, branch: torch.relu(x + branch(x))).right
+    True
+    """
+    x, branch = sample(B, C, SIDE, SIDE), torch.sin
+    if isinstance(result := call(answer, x, branch), Verdict):
+        return result
+    wrong = {
+        "The last step is missing: a ReLU behind the sum.": x + branch(x),
+        "That is the branch alone. Where is the shortcut?": torch.relu(branch(x)),
+        "The ReLU stands behind the sum: like this the branch could only ever add.": x + torch.relu(branch(x)),
+        "The branch must be given x, not the branch's own output.": torch.relu(x + branch(branch(x))),
+    }  # fmt: skip
+    praise = "A branch that says nothing lets through what came in: the block begins as (nearly) none."
+    return compare(result, torch.relu(x + branch(x)), wrong, praise, "[B, C, H, W]")
+
+
+def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    """Check a linear head's scores in the shape of capsules.
+
+    Args:
+        answer: function of the sums `[B, J]` that returns capsules `[B, J, 1]`, whose lengths are the sigmoids of the
+            sums.
+
+    Returns:
+        The verdict.
+
+    >>> as_capsules(lambda sums: sums.sigmoid()[:, :, None]).right
+    True
+    """
+    sums = sample(B, J)
+    if isinstance(result := call(answer, sums), Verdict):
+        return result
+    scores = sums.sigmoid()
+    wrong = {
+        "The numbers are right. A capsule is a vector, if only of one number: an axis is missing.": scores,
+        "The new axis is the last one, E: one number for each class, not one class.": scores[:, None, :],
+        "Softmax shares one unit out among the classes. A sigmoid answers for each class alone.": (
+            sums.softmax(1)[:, :, None]
+        ),
+        "A length is not negative, and these numbers may be: put them through a sigmoid.": sums[:, :, None],
+        "The length of tanh is large for large negative sums as well.": sums.tanh()[:, :, None],
+    }
+    praise = "One positive number is its own length: losses, evaluation and figures take such capsules as they are."
+    return compare(result, scores[:, :, None], wrong, praise, "[B, J, 1]")
+
+
+def _formula(
+    answer: Callable[..., float],
+    cases: Sequence[tuple[int, ...]],
+    right: Callable[..., float],
+    slips: dict[str, Callable[..., float]],
+    praise: str,
+    advice: str,
+) -> Verdict:
+    """Whether a function of whole numbers is right, or the slip that gives exactly its values."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    values = []
+    for case in cases:
+        try:
+            value = number(answer(*case))
+        except Exception as error:  # whatever a learner's code raises belongs into the verdict
+            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        if isinstance(value, Verdict):
+            return value
+        values.append(value)
+    if values == [right(*case) for case in cases]:
+        return Verdict(True, praise)
+    for why, slip in slips.items():
+        if values == [slip(*case) for case in cases]:
+            return Verdict(False, why)
+    return Verdict(False, advice)

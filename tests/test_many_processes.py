@@ -1,0 +1,448 @@
+"""Two processes train as one: gradients, figures, checkpoints, errors. This file is also what they run.
+
+The tests compare what `main` saved in two processes with what the same functions give here, in one.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from capsnb import (
+    CapsNet,
+    Evaluation,
+    History,
+    ImageData,
+    MoCapsNet,
+    TrainConfig,
+    cli,
+    evaluate,
+    fit,
+    load_data,
+    processes,
+    training,
+)
+from capsnb.models import CapsuleOutput
+from capsnb.training import CHECKPOINT, load_weights
+
+TIMEOUT = 120  # seconds; something hangs
+SMALL = {"channels": 4, "capsule_types": 1, "decoder": None}
+STEP = TrainConfig(epochs=1, batch_size=31, optimizer="sgd", learning_rate=0.1, seed=3)
+RUN = dataclasses.replace(STEP, epochs=3, batch_size=6, learning_rate=0.05)
+
+
+class Exact(nn.Module):
+    """A network in float64, so that what is equal is equal to more digits than float32 has."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.double()
+
+    def forward(self, images, labels=None):
+        output = self.model(images.double(), labels)
+        picture = output.reconstruction
+        return output._replace(reconstruction=None if picture is None else picture.float())
+
+
+class Plain(nn.Module):
+    """A few weights with whatever a test puts between them; the ten lengths stand for capsules."""
+
+    def __init__(self, *between: nn.Module) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), *between, nn.Linear(8, 10), nn.Sigmoid())
+
+    def forward(self, images, labels=None):
+        lengths = self.net(images)
+        return CapsuleOutput(lengths[..., None], lengths, None)
+
+
+class Noting(nn.Module):
+    """Notes PyTorch's own random numbers, one at each training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def forward(self, x):
+        if self.training:
+            self.drawn.append(torch.rand(()).item())
+        return x
+
+
+class Breaking(nn.Module):
+    """Does something to the last process at its step in the second epoch."""
+
+    def __init__(self, what, at: int = 8) -> None:
+        super().__init__()
+        self.what, self.at, self.seen = what, at, 0
+
+    def forward(self, x):
+        self.seen += self.training
+        if self.training and self.seen == self.at and processes.rank() == processes.count() - 1:
+            return self.what(x)
+        return x
+
+
+def digits(train: int = 31) -> ImageData:
+    return load_data("mnist5k").subset(train=train, test=50).with_preprocess(rotate=10.0)
+
+
+def built(kind: str, *between: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    if kind == "plain":
+        return Plain(*between)
+    if kind == "drawing":
+        return CapsNet(**{**SMALL, "decoder": (16,)})
+    if kind == "momentum":  # small layers would be computed by the definition
+        return Exact(MoCapsNet(blocks=1, hidden_capsules=4, backend="fused", **SMALL))
+    model = Exact(CapsNet(**SMALL))
+    if kind == "idle":  # a part that is not trained, and one that does nothing
+        model.model.conv.requires_grad_(False)
+        model.extra = nn.Linear(2, 2)
+    return model
+
+
+def trained(kind: str, config: TrainConfig, *between: nn.Module, train: int = 31) -> dict:
+    """What a run leaves: history, weights before and after."""
+    model = built(kind, *between)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    history = fit(model, digits(train), config, progress=False)
+    return {"history": history.to_json(), "before": before, "after": model.state_dict()}
+
+
+def evaluated(batch_size: int) -> str:
+    torch.manual_seed(1)
+    model = CapsNet(**{**SMALL, "decoder": (16,)})
+    return json.dumps(dataclasses.asdict(evaluate(model, digits(), batch_size=batch_size)))
+
+
+def said(between: nn.Module) -> str:
+    """What a run that must fail says."""
+    with pytest.raises(FloatingPointError) as error:
+        trained("plain", RUN, between)
+    return str(error.value)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(x):
+    raise Stopped("only in the last process")
+
+
+def stopped(folder: Path) -> None:
+    """A run that all processes leave in the second epoch."""
+    model = built("exact")
+    seen = 0
+
+    def stop(*_: object) -> None:
+        nonlocal seen
+        seen += torch.is_grad_enabled() and model.training
+        if seen == 8:  # 6 steps an epoch
+            raise Stopped
+
+    model.register_forward_pre_hook(stop)
+    with pytest.raises(Stopped):
+        fit(model, digits(), RUN, run_dir=folder, progress=False)
+
+
+def resumed(folder: Path) -> dict:
+    model = built("exact")
+    torch.manual_seed(99)  # the state of the process must not matter
+    history = fit(model, digits(), RUN, run_dir=folder, progress=False)
+    return {"history": history.to_json(), "after": model.state_dict()}
+
+
+def synchronisations(config: TrainConfig) -> list[bool]:
+    """For each batch, whether DDP added up gradients over the processes."""
+    parallel, seen = nn.parallel.DistributedDataParallel, []
+    forward = parallel.forward
+
+    def noting(self, *arguments):
+        seen.append(self.require_backward_grad_sync)
+        return forward(self, *arguments)
+
+    parallel.forward = noting
+    trained("plain", config)
+    parallel.forward = forward
+    return seen
+
+
+ACCUMULATE = dataclasses.replace(RUN, epochs=1, accumulate=4)
+SCENARIOS = {
+    "one step": lambda: trained("exact", STEP),
+    "shares of 3, and of 1 and 0": lambda: trained("exact", RUN),
+    "accumulated": lambda: trained("exact", ACCUMULATE),
+    "momentum": lambda: trained("momentum", RUN),
+    "idle": lambda: trained("idle", RUN),
+    "float32 with decoder": lambda: trained("drawing", dataclasses.replace(STEP, batch_size=9)),
+    "bf16": lambda: trained("drawing", dataclasses.replace(STEP, precision="bf16")),
+    "adam": lambda: trained("exact", dataclasses.replace(RUN, optimizer="adam", learning_rate=1e-3)),
+}
+
+
+def main(folder: Path) -> None:
+    """What each of the two processes does."""
+    torch.manual_seed(0)
+    found = {name: scenario() for name, scenario in SCENARIOS.items()}
+    found["evaluated"] = [evaluated(batch_size) for batch_size in (7, 50)]
+    found["nan"] = said(Breaking(lambda x: x * float("nan")))
+    found["synchronisations"] = synchronisations(ACCUMULATE)
+    noting = Noting()
+    trained("plain", RUN, noting)
+    found["drawn"] = noting.drawn
+    found["norm"] = trained("plain", RUN, nn.BatchNorm1d(8), train=30)  # which takes no single image
+    stopped(folder / "two, then one")
+    found["one, then two"] = resumed(folder / "one, then two")
+    processes.join()  # again: it does no harm
+    try:
+        processes.from_first(lambda: stopping(0) if processes.rank() == 0 else None)
+    except Stopped:
+        found["first raised"] = True
+    torch.save(found, folder / f"{processes.rank()}.pt")
+    trained("plain", RUN, Breaking(stopping))
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def launch(*command: str, launcher: tuple[str, ...], cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, *command],
+        env=environment(),
+        cwd=cwd,
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def ended(folder) -> subprocess.CompletedProcess:
+    """Two processes that ran `main`."""
+    stopped(folder / "one, then two")
+    return launch(__file__, str(folder), launcher=TORCHRUN)
+
+
+@pytest.fixture(scope="module")
+def two(ended, folder) -> list[dict]:
+    """What they found, by rank."""
+    assert (folder / "1.pt").exists(), ended.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def figures(history: str) -> list[dict]:
+    """What must not depend on the number of processes."""
+    records = json.loads(history)["records"]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "peak_memory")} for r in records]
+
+
+def assert_same_run(found: dict, expected: dict, rtol: float) -> None:
+    for one, other in zip(figures(found["history"]), figures(expected["history"]), strict=True):
+        for name in ("epoch", "train_accuracy", "test_accuracy", "learning_rate", "skipped_steps"):
+            assert one[name] == other[name], name
+        for name in ("loss", "margin", "reconstruction"):  # gathered in float32
+            assert one[name] == pytest.approx(other[name], rel=max(rtol, 1e-6)), name
+    for name, value in expected["after"].items():
+        distance = (found["after"][name].double() - value.double()).norm()
+        assert distance <= rtol * value.double().norm(), name
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("bf16", "float32 with decoder")])
+def test_two_processes_train_as_one(two, name):
+    """In float64: weights after all steps, and every figure of the history."""
+    expected = SCENARIOS[name]()
+    for found in two:
+        assert_same_run(found[name], expected, rtol=1e-11)
+    assert figures(two[0][name]["history"]) == figures(two[1][name]["history"])
+    moved = [not torch.equal(expected["before"][n], value) for n, value in expected["after"].items()]
+    assert any(moved)
+
+
+def test_gradients_are_those_of_one_process(two):
+    """16 and 15 of 31 images; the first step of SGD shows the gradient: (1 + momentum) times the learning rate."""
+    expected = SCENARIOS["one step"]()
+    for name in expected["after"]:
+        gradient, *others = (
+            (run["one step"]["before"][name] - run["one step"]["after"][name]) / (1.9 * STEP.learning_rate)
+            for run in ({"one step": expected}, *two)
+        )
+        assert gradient.abs().max() > 0
+        for other in others:
+            assert (other - gradient).norm() <= 1e-10 * gradient.norm(), name
+
+
+def test_two_processes_train_as_one_in_float32_and_nearly_in_bf16(two):
+    """Half a batch rounds as the whole does, up to the order of additions."""
+    for found in two:
+        assert_same_run(found["float32 with decoder"], SCENARIOS["float32 with decoder"](), rtol=1e-6)
+        assert_same_run(found["bf16"], SCENARIOS["bf16"](), rtol=1e-3)
+
+
+def test_the_shares_of_a_batch():
+    """Every row once, in order, no share more than a row larger than another, the first ones the larger."""
+    for rows in range(12):
+        for among in range(1, 6):
+            shares = [range(rows)[processes.share(rows, of=rank, among=among)] for rank in range(among)]
+            sizes = [len(share) for share in shares]
+            assert [row for share in shares for row in share] == list(range(rows))
+            assert sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
+
+
+def test_gradients_are_added_up_once_for_each_step(two):
+    """Six batches of up to 6 images, four of them a step."""
+    for found in two:
+        assert found["synchronisations"] == [False, False, False, True, False, True]
+
+
+def test_only_the_network_s_own_random_numbers_differ(two):
+    """Dropout must not lose the same units of both shares; the first process draws as one alone does."""
+    noting = Noting()
+    trained("plain", RUN, noting)
+    assert two[0]["drawn"] == noting.drawn
+    assert not set(two[0]["drawn"]) & set(two[1]["drawn"])
+
+
+def test_batch_norm_counts_the_first_process_s_share_on_cpus(two):
+    """Each normalises its own images, so runs differ from one process's; both are left with the same statistics."""
+    first, second = (found["norm"]["after"] for found in two)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert first["net.2.running_mean"].abs().min() > 0
+    assert figures(two[0]["norm"]["history"]) == figures(two[1]["norm"]["history"])
+    model = built("plain", nn.BatchNorm1d(8))
+    model.load_state_dict(first)
+    tested = History.from_json(two[0]["norm"]["history"])["test_accuracy"][-1]
+    assert evaluate(model, digits(30)).accuracy == tested
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batch_norm_counts_over_all_gpus(device, monkeypatch):
+    """What is made ready for GPUs is looked at here, not run."""
+
+    class Anywhere:
+        pass
+
+    accelerator = Anywhere()
+    accelerator.device = torch.device(device)
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_: self)
+    model = training._ready_for_several(built("plain", nn.BatchNorm1d(8)), digits(), accelerator)
+    assert isinstance(model.net[2], nn.SyncBatchNorm) == (device == "cuda")
+    assert all(module.training for module in model.modules())
+    assert accelerator.ddp_handler.find_unused_parameters is False
+
+
+def test_evaluation_is_to_the_last_bit_that_of_one_process(two):
+    """Eight batches, the last one smaller, and one batch, of which the second process has none."""
+    expected = [evaluated(batch_size) for batch_size in (7, 50)]
+    assert two[0]["evaluated"] == two[1]["evaluated"] == expected
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_both_with_the_same_words(two):
+    expected = said(Breaking(lambda x: x * float("nan")))
+    assert two[0]["nan"] == two[1]["nan"] == expected
+    assert "epoch 2, step 2: margin is nan" in expected
+
+
+def test_what_the_first_process_raises_is_raised_by_all(two):
+    assert all(found["first raised"] for found in two)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(two, folder):
+    """One epoch with one process and two with two, and the other way round, are three epochs with one."""
+    expected = SCENARIOS["shares of 3, and of 1 and 0"]()
+    assert len(load_weights(built("exact"), folder / "one, then two" / CHECKPOINT).records) == 3
+    assert len(load_weights(built("exact"), folder / "two, then one" / CHECKPOINT).records) == 1
+    for found in (*(found["one, then two"] for found in two), resumed(folder / "two, then one")):
+        assert_same_run(found, expected, rtol=1e-11)
+
+
+def test_a_process_that_raises_ends_the_other_with_its_own_traceback(two, ended):
+    assert ended.returncode == 1
+    assert "in stopping" in ended.stderr and "Stopped: only in the last process" in ended.stderr
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_many_processes import *
+
+def end(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+fit(built("plain", Breaking(end)), digits(), RUN, run_dir=sys.argv[1], progress=False)
+"""
+
+
+def test_a_process_that_is_killed_ends_the_other(tmp_path):
+    """Without a launcher that would end it: the first process notices by itself, and its checkpoint stays whole."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parent)), str(tmp_path)]
+    started = []
+    for rank in range(2):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env = environment() | {name: str(value) for name, value in place.items()}
+        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    try:
+        errors = [process.communicate(timeout=TIMEOUT)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert started[1].returncode == -signal.SIGKILL, errors[1]
+    assert started[0].returncode == 1 and "Connection " in errors[0], errors[0]
+    assert len(load_weights(built("plain", Breaking(None)), tmp_path / CHECKPOINT).records) == 1
+
+
+TINY = ("--images", "64", "--epochs", "1", "--channels", "4", "--capsule-types", "1")
+
+
+def test_the_command_line_writes_and_says_everything_once(tmp_path, monkeypatch, capsys):
+    """`accelerate launch` here, `torchrun` above: the same code."""
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0")
+    done = launch("-m", "capsnb", "train", "run", *TINY, launcher=launcher, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("accuracy") == 1 and done.stdout.count("parameters") == 1
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {"run.json", "checkpoint.safetensors", "history.json", "evaluation.json"}
+    evaluation = Evaluation.load(tmp_path / "run" / "evaluation.json")
+    history = History.load(tmp_path / "run" / "history.json")
+    assert evaluation.accuracy == history["test_accuracy"][-1]
+    monkeypatch.setattr(
+        "sys.argv", ["capsnb", "evaluate", str(tmp_path / "run")]
+    )  # the same figures in one process
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert Evaluation.load(tmp_path / "run" / "evaluation.json") == evaluation
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
