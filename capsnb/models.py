@@ -419,9 +419,8 @@ class ResNetCapsNet(BackboneNet):
         features = feature_shape(backbone, image_shape)
         sizes: dict[str, Any] = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 8, **capsules}
         super().__init__(image_shape, backbone, make_head(head, features, classes, **sizes), decoder)
-        for (
-            module
-        ) in self.modules():  # as in CapsNet; AlexCapsNet's maps are too small to gain by it (measured)
+        # As in CapsNet; AlexCapsNet's maps are too small to gain by it (measured).
+        for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
 

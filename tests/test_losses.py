@@ -88,4 +88,7 @@ def test_cross_entropy_takes_shares_and_stays_finite():
     loss = cross_entropy(scores, labels)
     loss.backward()
     assert loss.isfinite() and scores.grad.isfinite().all()
+    assert scores.grad[0] @ scores.detach()[0] == pytest.approx(
+        0, abs=1e-6
+    )  # shares do not change when all scores grow alike
     assert cross_entropy(scores[:1], labels[:1]).item() == pytest.approx(-math.log(0.75))

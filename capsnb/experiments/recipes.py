@@ -65,13 +65,14 @@ PAPER: dict[tuple[str, str], Recipe] = {
 QUICK: dict[str, Recipe] = {
     "AlexCapsNet": Recipe(
         "AlexCapsNet",
-        TrainConfig(epochs=10, batch_size=64, learning_rate=1e-3, schedule="one_cycle"),
-        Preprocess(rotate=10.0),
+        TrainConfig(epochs=16, batch_size=64, learning_rate=1e-3, schedule="one_cycle"),
+        Preprocess(pad=1, rotate=15.0),
     ),
     "ResNetCapsNet": Recipe(
         "ResNetCapsNet",
-        TrainConfig(epochs=4, batch_size=32, learning_rate=3e-3, schedule="one_cycle"),
-        Preprocess(pad=0, rotate=10.0, standardise=False),
+        TrainConfig(epochs=5, batch_size=32, learning_rate=3e-3, schedule="one_cycle"),
+        # Kernels of 9 pixels with stride 8 fill 25 pixels; of 28, three would be left over.
+        Preprocess(pad=1, rotate=10.0, resize=25, standardise=False),
     ),
 }
 FULL: dict[str, Recipe] = {
