@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capsnb import em_routing, routing_by_agreement, scaled_distance_routing, squash
+from capsnb.functional import EPSILON
 from capsnb.routing import VARIANCE_FLOOR, distance_scale, shorten
 
 sizes = st.tuples(*[st.integers(1, 4)] * 4)
@@ -147,11 +148,12 @@ def em_in_loops(votes, activations, iterations, beta_use, beta_activation, tempe
             mu, var, a = [[0.0] * E for _ in range(J)], [[0.0] * E for _ in range(J)], [0.0] * J
             for j in range(J):
                 r = [R[i][j] * float(activations[n, i]) for i in range(I)]
+                mass = sum(r) + EPSILON  # a cloud that nobody is left in lies at zero, instead of at 0/0
                 for h in range(E):
                     votes_h = [float(votes[n, i, j, h]) for i in range(I)]
-                    mu[j][h] = sum(x * y for x, y in zip(r, votes_h, strict=True)) / sum(r)
+                    mu[j][h] = sum(x * y for x, y in zip(r, votes_h, strict=True)) / mass
                     spread = sum(x * (y - mu[j][h]) ** 2 for x, y in zip(r, votes_h, strict=True))
-                    var[j][h] = spread / sum(r) + VARIANCE_FLOOR
+                    var[j][h] = spread / mass + VARIANCE_FLOOR
                 cost = sum(
                     (float(beta_use[j]) + math.log(math.sqrt(var[j][h]))) * sum(r) / (I / J) for h in range(E)
                 )
