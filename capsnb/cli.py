@@ -31,6 +31,7 @@ Out = Annotated[
     Path | None,
     typer.Option(help="JSON file; default results/bench-WHAT.json, on a GPU results/bench-WHAT-cuda.json"),
 ]
+Image = Annotated[str, typer.Option(help="CxHxW of the images")]
 DEFAULT = TrainConfig()
 NETWORKS = {
     "capsnet": "CapsNet",
@@ -290,6 +291,7 @@ def depth(
     blocks: Annotated[
         str | None, typer.Option(help="depths, separated by commas; by default 1 to 8, and 20")
     ] = None,
+    image: Image = "1x28x28",
     batch: int = 128,
     rounds: int = 10,
     device: Device = None,
@@ -302,7 +304,9 @@ def depth(
         if not all(number.strip().isdecimal() for number in blocks.split(",")):
             raise ValueError(f"blocks must be whole numbers separated by commas, got {blocks!r}")
         numbers["blocks"] = [int(number) for number in blocks.split(",")]
-    _measure("depth", case, only, device, out, **numbers)
+    if image != "1x28x28":
+        numbers["image_shape"] = _shape(image)
+    _measure("depth", case, only, device, out, f"-{image}" if "image_shape" in numbers else "", **numbers)
 
 
 @bench.command()
@@ -329,12 +333,18 @@ def scaling(
     out: Out = None,
 ) -> None:
     """Time training steps of processes of one thread each, over those of one process."""
-    numbers = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
+    numbers: dict[str, Any] = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
     _measure("processes", case, only, "cpu", out, **numbers)
 
 
 def _measure(
-    what: str, cases: list[str] | None, only: str | None, device: str | None, out: Path | None, **numbers: Any
+    what: str,
+    cases: list[str] | None,
+    only: str | None,
+    device: str | None,
+    out: Path | None,
+    kind: str = "",
+    **numbers: Any,
 ) -> None:
     import torch
 
@@ -346,39 +356,125 @@ def _measure(
         cases or [], only=names, device=device, progress=sys.stderr.isatty(), **numbers
     )
     typer.echo(result.table())
-    suffix = "" if device == "cpu" else "-cuda"
-    path = result.save(out or Path("results") / f"bench-{what}{suffix}.json")
+    where = "" if device == "cpu" else "-cuda"
+    path = result.save(out or Path("results") / f"bench-{what}{kind}{where}.json")
     typer.echo(f"\nwritten to {path}")
 
 
 @app.command()
 def reproduce(
-    study: Annotated[str, typer.Argument(help="a study (a wrong name lists them)")],
-    out: Annotated[Path | None, typer.Option(help="folder of the results; default results")] = None,
-    root: Root = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="a study or a table of a paper; --list without a name shows all of them"),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="these data sets alone, separated by commas")] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="these numbers of blocks alone, separated by commas")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="these networks alone, separated by commas")] = None,
     seeds: Annotated[int | None, typer.Option(help="this many seeds of each run; all by default")] = None,
-    budget: Annotated[float | None, typer.Option(help="minutes after which no further run is begun")] = None,
-    workers: Annotated[int, typer.Option(help="runs at the same time")] = 1,
+    profile: Annotated[
+        str, typer.Option(help="full, or quick: a table's rows with narrow networks and few images")
+    ] = "full",
+    budget: Annotated[
+        str | None, typer.Option(help="time to stop in, such as 90s, 8m or 2h; the same command goes on")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="runs at the same time, on one GPU too")] = 1,
+    root: Annotated[Path | None, typer.Option("--data", "--root", help="folder of the data sets")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the results; default results")] = None,
     show: Annotated[bool, typer.Option("--list", help="show what is there, and run nothing")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="see whether each file of results belongs to its row")
+    ] = False,
 ) -> None:
-    """Train the runs of a study that have no result yet; show the table."""
+    """Train the runs of a study or of a paper's table that have no result yet; show paper beside ours."""
     import math
 
     from capsnb import experiments
 
     folder = out or Path("results")
+    if check:
+        wrong = experiments.check(folder)
+        typer.echo("\n".join(wrong) or f"every file in {folder} belongs to its row")
+        raise typer.Exit(code=bool(wrong))
+    if study is None:
+        if not show:
+            raise ValueError(f"name what to reproduce: {', '.join(experiments.STUDIES)}; or ask for --list")
+        typer.echo(experiments.overview(folder))
+        return
+    if study in experiments.COSTS:
+        if not show:
+            experiments.measure(folder, progress=sys.stderr.isatty())
+        typer.echo(experiments.COSTS[study](folder))
+        return
+    if profile not in ("full", "quick"):
+        raise ValueError(f"unknown profile {profile!r}; choose full or quick")
+    if profile == "quick" and f"{study}-quick" in experiments.STUDIES:
+        study = f"{study}-quick"
+    wanted = _Wanted(dataset, blocks, model, seeds)
+    if not any(map(wanted, experiments.runs(study))):
+        raise ValueError(f"no run of {study} is left with these options; see --list")
     if not show:
+        seconds = math.inf if budget is None else _seconds(budget)
         left = experiments.reproduce(
             study,
             folder,
             root=None if root is None else str(root),
-            budget=math.inf if budget is None else 60 * budget,
+            budget=seconds,
             workers=workers,
-            only=lambda run: seeds is None or run.config.seed < seeds,
+            only=wanted,
         )
         if left:
             typer.echo(f"{left} runs are left; the same command goes on")
     typer.echo(experiments.table(study, folder))
+
+
+class _Wanted:
+    """Which runs the options of `reproduce` choose."""
+
+    def __init__(self, dataset: str | None, blocks: str | None, model: str | None, seeds: int | None) -> None:
+        self.chosen = {"data": _names(dataset), "model": _names(model), "blocks": _names(blocks)}
+        self.seeds = seeds
+
+    def __call__(self, run: Any) -> bool:
+        if self.seeds is not None and run.config.seed >= self.seeds:
+            return False
+        is_ = {
+            "data": run.data.removeprefix("folder:"),
+            "model": run.model.lower(),
+            "blocks": str(run.sizes.get("blocks", "")),
+        }
+        return all(is_[what] in names for what, names in self.chosen.items() if names)
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip().lower() for name in listed.split(",")] if listed else []
+
+
+def _shape(image: str) -> tuple[int, int, int]:
+    """Read the shape of an image.
+
+    >>> _shape("3x32x32")
+    (3, 32, 32)
+    """
+    sides = image.lower().split("x")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ValueError(f"an image is channels x height x width, such as 3x32x32, got {image!r}")
+    channels, height, width = map(int, sides)
+    return channels, height, width
+
+
+def _seconds(budget: str) -> float:
+    """Read a time with its unit.
+
+    >>> _seconds("90s"), _seconds("8m"), _seconds("1.5h")
+    (90.0, 480.0, 5400.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        return float(budget[:-1]) * units[budget[-1]]
+    except (KeyError, ValueError, IndexError):
+        raise ValueError(f"budget is a time such as 90s, 8m or 2h, got {budget!r}") from None
 
 
 def _load(
@@ -448,5 +544,13 @@ def main() -> NoReturn:
     except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         who = f" (process {processes.rank()})" if processes.count() > 1 else ""
         typer.secho(f"capsnb{who}: {error}", fg="red", err=True)
+        raise SystemExit(2) from None
+    except ExceptionGroup as group:  # runs that failed while others went on
+        reasons: dict[str, list[str]] = {}
+        for failed in group.exceptions:
+            reasons.setdefault(str(failed), []).append(" ".join(failed.__notes__))
+        for reason, where in reasons.items():
+            others = f" and {len(where) - 1} more" if where[1:] else ""
+            typer.secho(f"capsnb: {where[0]}{others}: {reason}", fg="red", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)

@@ -115,7 +115,7 @@ def read(path: str | os.PathLike[str]) -> Trained:
     """Read a saved run.
 
     Args:
-        path: a folder that `capsnb train` wrote, or a file that `capsnb reproduce` wrote (it keeps no evaluation).
+        path: a folder that `capsnb train` wrote, or a file that `capsnb reproduce` wrote.
 
     Returns:
         The run.
@@ -150,7 +150,8 @@ def read(path: str | os.PathLike[str]) -> Trained:
     return Trained(
         done.run.label,
         done.history,
-        mult_adds=work,
+        done.evaluation,
+        None if work is None else done.run.members * work,
         settings={"model": done.run.model, **done.run.sizes, **asdict(preprocess)},
         source=str(path),
     )

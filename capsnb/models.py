@@ -425,6 +425,46 @@ class ResNetCapsNet(BackboneNet):
                 module.to(memory_format=torch.channels_last)
 
 
+class TwoConvCapsNet(BackboneNet):
+    """Two convolutions in front of the capsules of `CapsNet`: the "2-Conv" of Xi et al. (2017), whom MoCapsNet quotes.
+
+    Both papers leave its sizes open. Here the second convolution is like the first.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        classes: J.
+        channels: of both convolutions.
+        capsule_types: primary capsules at each location.
+        decoder: widths of the decoder's hidden layers; None for a network without a decoder.
+        capsules: as in `AlexCapsNet`.
+
+    Raises:
+        ValueError: images smaller than 25x25.
+
+    >>> TwoConvCapsNet((3, 32, 32), channels=16, capsule_types=2)(torch.randn(2, 3, 32, 32)).capsules.shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (3, 32, 32),
+        classes: int = 10,
+        *,
+        channels: int = 256,
+        capsule_types: int = 32,
+        decoder: tuple[int, ...] | None = (512, 1024),
+        **capsules: Any,
+    ) -> None:
+        backbone = nn.Sequential(
+            *(nn.Conv2d(image_shape[0], channels, kernel_size=9), nn.ReLU()),
+            *(nn.Conv2d(channels, channels, kernel_size=9), nn.ReLU()),
+        )
+        sizes: dict[str, Any] = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 2, **capsules}
+        head = make_head("capsules", feature_shape(backbone, image_shape), classes, **sizes)
+        super().__init__(image_shape, backbone, head, decoder)
+        self.to(memory_format=torch.channels_last)
+
+
 def _demand_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
     if images.shape[1:] != image_shape:
         C, H, W = image_shape

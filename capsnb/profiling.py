@@ -3,6 +3,7 @@ r"""What a computation costs: seconds, bytes and arithmetic. Taught in chapter 5
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import platform
 import re
@@ -284,3 +285,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def revision() -> str:
+    """The code that runs: the commit, with a + if files differ from it; without git a digest of the package's files.
+
+    >>> len(revision()) >= 12
+    True
+    """
+    package = Path(__file__).parent
+    git = ["git", "-C", str(package)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL)
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--", "."], text=True)
+        return commit.strip()[:12] + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        digest = hashlib.sha256()
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.read_bytes())
+        return f"source {digest.hexdigest()[:12]}"

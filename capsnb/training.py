@@ -234,6 +234,7 @@ def fit(
     *,
     run_dir: str | Path | None = None,
     progress: bool = True,
+    budget: float = math.inf,
 ) -> History:
     """Train a capsule model on images, on the GPU if there is one, and in as many processes as were launched.
 
@@ -254,6 +255,8 @@ def fit(
         config: see `TrainConfig`; None for its defaults.
         run_dir: folder of the checkpoint; None keeps nothing on disk.
         progress: show a progress bar.
+        budget: seconds; an epoch that would not be over by then, judged by the longest before it, is not begun. With
+            `run_dir` the next call goes on.
 
     Returns:
         The history, one record per epoch.
@@ -265,6 +268,7 @@ def fit(
     """
     from tqdm import tqdm
 
+    started, longest = time.monotonic(), 0.0
     config = config or TrainConfig()
     accelerator = _accelerator(config)
     data = data.to(accelerator.device)
@@ -303,8 +307,13 @@ def fit(
         ) as bar,
     ):
         for epoch in range(done + 1, config.epochs + 1):
+            begun = time.monotonic()
+            late = begun + longest > started + budget
+            if math.isfinite(budget) and processes.everyones(late)[0]:
+                break
             record = _train_epoch(model, trained, optimizer, data, config, epoch, accelerator, bar)
             history.records.append(record)
+            longest = max(longest, time.monotonic() - begun)
             skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
             bar.set_postfix_str(f"epoch {epoch}: test accuracy {record.test_accuracy:.2%}{skipped}")
             if checkpoint is not None and accelerator.is_main_process:

@@ -1,15 +1,33 @@
-"""Studies: what has a file is not trained again, a file of another run is refused, a table says what is missing."""
+"""The ledger: what has a file is not trained again, what was stopped goes on, a table says what is missing."""
 
 import dataclasses
 import json
 import math
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import torch
 
-from capsnb import TrainConfig, experiments
-from capsnb.experiments import STUDIES, Run, finished, load, perform, reproduce, runs, table
+from capsnb import TrainConfig, fit, load_data, models
+from capsnb.experiments import (
+    STUDIES,
+    Run,
+    check,
+    finished,
+    load,
+    overview,
+    perform,
+    reproduce,
+    rows,
+    runs,
+    table,
+)
 
 TINY = {"channels": 4, "capsule_types": 1, "blocks": 1, "hidden_capsules": 3, "decoder": None}
 
@@ -19,6 +37,9 @@ def tiny():
         config = TrainConfig(epochs=1, batch_size=500, seed=seed)
         for model in ("ResCapsNet", "MoCapsNet"):
             yield Run("tiny", f"{model}, 1 block", model, TINY, config, preprocess={"rotate": 5.0})
+
+
+run_module = sys.modules["capsnb.experiments.run"]
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +97,14 @@ def test_merging_two_machines_is_copying(done, tmp_path):
 def test_the_table_says_what_is_missing(done, tmp_path):
     text = table("tiny", done)
     shares = [100 * found.accuracy for found in finished("tiny", done)["ResCapsNet, 1 block"]]
-    assert f"| ResCapsNet, 1 block | 2 | {sum(shares) / 2:.2f} |" in text
+    mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / math.sqrt(2)
+    assert f"| ResCapsNet, 1 block | {mean:.2f} ± {spread:.2f} | 2 | {min(shares):.2f} |" in text
     assert table("tiny", tmp_path).count("not run yet") == 2
 
 
 def test_a_file_of_another_run_or_half_a_file_is_refused(done, tmp_path):
     (first, *_) = runs("tiny")
-    path = tmp_path / "tiny" / f"{first.name}.json"
+    path = first.path(tmp_path)
     path.parent.mkdir()
     saved = json.loads((done / "tiny" / path.name).read_text())
     saved["run"]["sizes"]["channels"] = 5
@@ -101,12 +123,12 @@ def test_a_loss_that_is_not_finite_is_a_result(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise FloatingPointError("the loss is not finite in epoch 1, step 2: margin is nan")
 
-    monkeypatch.setattr(experiments, "fit", broken)
+    monkeypatch.setattr(run_module, "fit", broken)
     (first, *_) = runs("tiny")
     perform(first, tmp_path)
     (found,) = finished("tiny", tmp_path)[first.label]
     assert math.isnan(found.accuracy) and "step 2" in found.failure and found.history is None
-    assert "| ResCapsNet, 1 block | 1 | nan |" in table("tiny", tmp_path)
+    assert "| ResCapsNet, 1 block | nan | 1 |" in table("tiny", tmp_path)
 
 
 def test_wrong_names_and_numbers_are_named():
@@ -120,7 +142,7 @@ def test_the_command_lists_and_trains(tmp_path):
     command = [sys.executable, "-m", "capsnb", "reproduce", "depth", "--out", str(tmp_path)]
     shown = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
     assert shown.count("not run yet") == len({run.label for run in runs("depth")})
-    left = subprocess.run([*command, "--budget", "0"], capture_output=True, text=True, check=True).stdout
+    left = subprocess.run([*command, "--budget", "0s"], capture_output=True, text=True, check=True).stdout
     assert f"{len(runs('depth'))} runs are left" in left
 
 
@@ -131,3 +153,126 @@ def test_a_run_survives_json(done):
         assert {k: v for k, v in raw["run"].items() if k != "config"} == {
             k: v for k, v in dataclasses.asdict(run).items() if k != "config"
         }
+
+
+def longer():
+    """Runs of several epochs, the second of them of two networks that vote."""
+    config = TrainConfig(epochs=3, batch_size=500)
+    yield Run("longer", "alone", "CapsNet", TINY, config)
+    yield Run("longer", "together", "CapsNet", TINY, config, members=2)
+
+
+@pytest.fixture
+def longer_study(monkeypatch):
+    monkeypatch.setitem(STUDIES, "longer", longer)
+    return runs("longer")
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(longer_study, tmp_path, monkeypatch):
+    """The budget ends after two epochs; the second call is another machine that was given the folder."""
+    (alone, _), clock = longer_study, [0.0]
+    whole = perform(alone, tmp_path / "whole")
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: clock[0])
+    train_epoch = sys.modules["capsnb.training"]._train_epoch
+
+    def slow(*arguments):
+        clock[0] += 10  # seconds
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr("capsnb.training._train_epoch", slow)
+    assert perform(alone, tmp_path / "here", budget=25) is None
+    assert not alone.path(tmp_path / "here").exists()
+    (tmp_path / "here").rename(tmp_path / "there")
+    went_on = perform(alone, tmp_path / "there", budget=25)
+    assert clock[0] == 30, "an epoch was trained twice, or one too many"
+    assert [record.loss for record in went_on.history.records] == [r.loss for r in whole.history.records]
+    assert went_on.evaluation == whole.evaluation and went_on.seconds >= whole.history.seconds / 2
+    assert not any((tmp_path / "there" / "unfinished" / "longer").iterdir())
+
+
+def test_a_killed_run_loses_at_most_an_epoch(tmp_path):
+    """The process is killed outright as soon as there is a checkpoint."""
+    script = tmp_path / "reproduce.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_experiments import STUDIES, longer, reproduce\n"
+        "STUDIES['longer'] = longer\n"
+        "if __name__ == '__main__':\n"
+        f"    print(reproduce('longer', {str(tmp_path)!r}, only=lambda run: run.members == 1, progress=False))\n"
+    )
+    checkpoint = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.safetensors"
+    killed = subprocess.Popen([sys.executable, script], start_new_session=True)
+    for _ in range(600):
+        if checkpoint.exists() or killed.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert checkpoint.exists() and not (tmp_path / "longer").exists()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STUDIES, "longer", longer)
+        (kept,) = finished("longer", tmp_path)["alone"]
+        again = perform(runs("longer")[0], tmp_path / "again")
+    losses = [record.loss for record in again.history.records]
+    assert [record.loss for record in kept.history.records] == pytest.approx(losses, rel=1e-4)  # threads
+
+
+def test_networks_that_vote_give_the_mean_of_their_scores(longer_study, tmp_path):
+    _, together = longer_study
+    data = load_data()
+    found = perform(together, tmp_path)
+    scores = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = models.CapsNet(**TINY)
+        config = dataclasses.replace(together.config, seed=seed)
+        fit(model, data, config, progress=False)
+        with torch.inference_mode():
+            scores.append(model.eval()(data.preprocess.evaluate(data.test.images)[0]).lengths)
+    right = (sum(scores).argmax(dim=1) == data.test.labels).double().mean().item()
+    assert found.accuracy == pytest.approx(right, abs=2e-3)
+    assert found.accuracy == found.evaluation.accuracy != found.history["test_accuracy"][-1]
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    def some():
+        config = TrainConfig(epochs=1, batch_size=500)
+        yield Run("some", "elsewhere", "CapsNet", TINY, config, data="mnist")
+        yield Run("some", "here", "CapsNet", TINY, config)
+
+    monkeypatch.setitem(STUDIES, "some", some)
+    with pytest.raises(ExceptionGroup, match="1 of 2 runs of some failed") as failed:
+        reproduce("some", tmp_path, root=str(tmp_path), progress=False)
+    (error,) = failed.value.exceptions
+    assert isinstance(error, FileNotFoundError) and "elsewhere-seed0" in error.__notes__[0]
+    assert list(finished("some", tmp_path)) == ["here"]
+
+
+def test_every_file_belongs_to_its_row(done, tmp_path):
+    shutil.copytree(done / "tiny", tmp_path / "tiny")
+    assert check(tmp_path) == []
+    (first, *_) = runs("tiny")
+    first.path(tmp_path).rename(tmp_path / "tiny" / "other-seed0.json")
+    (tmp_path / "tiny" / "mocapsnet-1-block-seed0.json").write_text("{")
+    wrong = check(tmp_path)
+    assert len(wrong) == 2
+    assert "is not a finished run" in wrong[0] and "other-seed0.json belongs to no row of tiny" in wrong[1]
+
+
+def test_the_projects_own_results_belong_to_their_rows():
+    assert check() == []
+
+
+def test_the_overview_counts_and_asks(done):
+    text = overview(done)
+    assert "| tiny | 4 | 3 |" in text and "| table1 | 96 | 0 | MoCapsNet's table 1" in text
+
+
+def test_a_row_has_mean_and_spread_of_its_seeds(done):
+    row = rows("tiny", done)[0]
+    a, b = (found.accuracy for found in row.found)
+    assert row.mean == pytest.approx((a + b) / 2) and row.spread == pytest.approx(abs(a - b) / math.sqrt(2))
+    assert math.isnan(rows("tiny", done)[1].spread), "one seed has no spread"

@@ -76,12 +76,12 @@ def processes(
     lines = []
     for case in chosen(cases, NETWORKS, "case"):
         times = _together(case, names, count, batch, rounds, seed, progress)
-        one = times[ONE].median().item()
+        quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        one = times[ONE].quantile(quartiles[1]).item()
         for name in names:
             working = 1 if name == ONE else count
             images = batch if name in (ONE, STRONG) else batch * count
             line = blank(COLUMNS["processes"], case, name, {})
-            quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
             line["lower"], line["median"], line["upper"] = times[name].quantile(quartiles).tolist()
             line |= {"processes": working, "images": images}
             line["efficiency"] = (images / (working * line["median"])) / (batch / one)

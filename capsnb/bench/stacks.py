@@ -110,6 +110,10 @@ COLUMNS: dict[str, Columns] = {
         "states": ("B", "weights, gradients and Adam's two moments"),
         "accounted": ("B", "states and what is saved"),
         "peak": ("B", "highest point of a step: weights, gradients, Adam's moments, and what comes and goes"),
+        "device": (
+            "B",
+            "taken on the GPU by all that runs there, kernels and reserves included, after a step",
+        ),
         **SECONDS,
         "times_residual": ("times", "median over ResCapsNet's median"),
         "inference": ("s", "median of the forward pass alone, in inference mode"),
@@ -125,6 +129,7 @@ def depth(
     cases: Iterable[str] = (),
     *,
     blocks: Iterable[int] = BLOCKS,
+    image_shape: tuple[int, int, int] = IMAGE_SHAPE,
     batch: int = 128,
     rounds: int = 10,
     only: Iterable[str] = (),
@@ -134,14 +139,15 @@ def depth(
 ) -> Bench:
     """Measure what each block of hidden capsules adds to memory and time.
 
-    Of networks: what is kept for the way back, at every depth; at the shallowest and the deepest also the memory of a
-    training step, and the time of inference. Of stacks, which are the hidden capsule layers between capsules and
+    Of networks: what is kept for the way back and the memory of a training step, at every depth; at the shallowest and
+    the deepest also the time of inference. Of stacks, which are the hidden capsule layers between capsules and
     a gradient from above: memory, and the time of forward and backward pass. All stacks share weights and inputs, and
     take turns at all depths. A line "each block" holds the slopes of least squares over the depths.
 
     Args:
         cases: "network" or "stack"; none for both.
         blocks: depths, each >= 1.
+        image_shape: (C, H, W) of the networks' images.
         batch: B, >= 1.
         rounds: timed rounds, >= 1.
         only: names in `NAMES`; none for all.
@@ -161,8 +167,11 @@ def depth(
         if smallest < 1:
             raise ValueError(f"{name} must be 1 or more, got {smallest}")
     lines = []
-    for case in chosen(cases, PARTS, "case"):
-        measured = PARTS[case](names, depths, batch, rounds, device, seed, progress)
+    for case in chosen(cases, ("network", "stack"), "case"):
+        if case == "network":
+            measured = _networks(names, depths, image_shape, batch, rounds, device, seed, progress)
+        else:
+            measured = _stacks(names, depths, batch, rounds, device, seed, progress)
         lines += measured + [_each_block(case, name, measured) for name in _names(measured)]
     for line in lines:
         reference = [x for x in lines if x["case"] == line["case"] and x["name"] == "ResCapsNet"]
@@ -178,6 +187,7 @@ def depth(
         device,
         batch=batch,
         blocks=depths,
+        image_shape=list(image_shape),
         rounds=rounds,
         seed=seed,
         gamma=GAMMA,
@@ -196,29 +206,41 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def _networks(
-    names: list[str], depths: list[int], batch: int, rounds: int, device: str, seed: int, progress: bool
+    names: list[str],
+    depths: list[int],
+    image_shape: tuple[int, int, int],
+    batch: int,
+    rounds: int,
+    device: str,
+    seed: int,
+    progress: bool,
 ) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
     lines = []
-    stepped = {depths[0], depths[-1]}  # a step of a whole network takes seconds
+    ends = {depths[0], depths[-1]}  # inference of a whole network takes a second
     for blocks in tqdm(depths, desc="network", disable=not progress, leave=False):
         case, forwards = _label("network", blocks), {}
-        images, _, labels = inputs(IMAGE_SHAPE, batch, device, seed)
+        images, _, labels = inputs(image_shape, batch, device, seed)
         for name in [name for name in names if name in NETWORKS]:
-            model = _model(name, blocks, seed).to(device)
+            model = _model(name, blocks, image_shape, seed).to(device)
             lines.append(line := blank(COLUMNS["depth"], case, name, {}))
             line["blocks"], line["states"] = blocks, 4 * sum(p.nbytes for p in model.parameters())
             known = (images, labels, *model.parameters())
             line["saved"] = saved_bytes(partial(model, images, labels), ignore=known)
             line["accounted"] = line["states"] + line["saved"]
-            if blocks in stepped:
+            if on_gpu := torch.device(device).type == "cuda":
+                torch.cuda.empty_cache()  # what other networks left behind
+            # Weights and Adam's two moments are there when a step begins; gradients come and go within it.
+            step = training_step(model, batch, seed)
+            line["peak"] = line["states"] * 3 // 4 + peak_bytes(step, device).peak
+            line["broken"] = sum(int((~p.isfinite()).sum()) for p in model.parameters())
+            if on_gpu:
+                free, there = torch.cuda.mem_get_info(device)
+                line["device"] = there - free
+            del step
+            if blocks in ends:
                 forwards[name] = partial(_infer, model, images)
-                # Weights and Adam's two moments are there when a step begins; gradients come and go within it.
-                step = training_step(model, batch, seed)
-                line["peak"] = line["states"] * 3 // 4 + peak_bytes(step, device).peak
-                line["broken"] = sum(int((~p.isfinite()).sum()) for p in model.parameters())
-                del step
         timed = {name: forward for name, forward in forwards.items() if name in MODELS}
         timings = compare(
             timed, rounds=rounds, device=device, progress=f"{case}, inference" if progress else None
@@ -257,9 +279,6 @@ def _stacks(
     return lines
 
 
-PARTS = {"network": _networks, "stack": _stacks}
-
-
 def _write_times(line: dict[str, Any], key: str, timings: Comparison) -> None:
     line["failure"] = line["failure"] or timings.errors.get(key)
     if key in timings:
@@ -284,10 +303,10 @@ def _label(case: str, blocks: int) -> str:
     return f"{case}, {blocks} block{'s' if blocks > 1 else ''}"
 
 
-def _model(name: str, blocks: int, seed: int) -> CapsNet:
+def _model(name: str, blocks: int, image_shape: tuple[int, int, int], seed: int) -> CapsNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[name.partition(",")[0]](IMAGE_SHAPE, blocks=blocks)
+        model = MODELS[name.partition(",")[0]](image_shape, blocks=blocks)
     for layer in model.capsule_layers:
         layer.backend = "eager" if name.endswith(STORED) else layer.backend
         layer.recompute = name.endswith(RECOMPUTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,3 +84,39 @@ def compare(result: Tensor, right: Tensor, wrong: dict[str, Tensor], praise: str
         return Verdict(False, f"The shape is {shapes}: check the axes.")
     distance = (result.double() - right).abs().max().item()
     return Verdict(False, f"The shape is right, but the numbers differ by up to {distance:.3g}.")
+
+
+def function(
+    answer: object,
+    right: Callable[..., float],
+    slips: dict[str, Callable[..., float]],
+    cases: Sequence[tuple[float, ...]],
+    praise: str,
+) -> Verdict:
+    """Right for all cases, or the known mistake that gives exactly these results, or the first case that is wrong."""
+    if (verdict := unanswered(answer)) is not None:
+        return verdict
+    if not callable(answer):
+        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
+    found = []
+    for case in cases:
+        try:
+            value = number(answer(*case))
+        except Exception as error:  # whatever a learner's code raises belongs into the verdict
+            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        if isinstance(value, Verdict):
+            return value
+        found.append(value)
+
+    def gives(made: Callable[..., float]) -> bool:
+        return all(abs(v - made(*case)) <= 1e-9 * (1 + abs(v)) for v, case in zip(found, cases, strict=True))
+
+    if gives(right):
+        return Verdict(True, praise)
+    for explanation, mistaken in slips.items():
+        if gives(mistaken):
+            return Verdict(False, explanation)
+    wrong = next(k for k, v in enumerate(found) if abs(v - right(*cases[k])) > 1e-9 * (1 + abs(v)))
+    return Verdict(
+        False, f"For {cases[wrong]} it should be {right(*cases[wrong]):g}, yours is {found[wrong]:g}."
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number, unanswered
+from capsnb.checks import Verdict, call, compare, function, number
 
 
 def factor(answer: object) -> Verdict:
@@ -102,7 +102,7 @@ def share(answer: Callable[[int, int, int], float]) -> Verdict:
     }  # fmt: skip
     cases = [(16, 31, 2), (15, 31, 2), (3, 8, 3), (0, 1, 2)]
     praise = "The processes' weights sum to their number, and an empty share counts nothing."
-    return _function(answer, lambda mine, rows, processes: processes * mine / rows, slips, cases, praise)
+    return function(answer, lambda mine, rows, processes: processes * mine / rows, slips, cases, praise)
 
 
 def sent(answer: Callable[[float, int], float]) -> Verdict:
@@ -131,44 +131,6 @@ def sent(answer: Callable[[float, int], float]) -> Verdict:
     }  # fmt: skip
     cases = [(100.0, 4), (30.0, 3), (8.0, 8)]
     praise = "Nearly 2 × the gradients, however many processes there are: that is why rings scale."
-    return _function(
+    return function(
         answer, lambda size, processes: 2 * (processes - 1) / processes * size, slips, cases, praise
-    )
-
-
-def _function(
-    answer: object,
-    right: Callable[..., float],
-    slips: dict[str, Callable[..., float]],
-    cases: Sequence[tuple[float, ...]],
-    praise: str,
-) -> Verdict:
-    """Right for all cases, or the known mistake that gives exactly these results, or the first case that is wrong."""
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    if not callable(answer):
-        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
-    found = []
-    for case in cases:
-        try:
-            value = number(answer(*case))
-        except Exception as error:  # whatever a learner's code raises belongs into the verdict
-            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-        if isinstance(value, Verdict):
-            return value
-        found.append(value)
-
-    def gives(function: Callable[..., float]) -> bool:
-        return all(
-            abs(v - function(*case)) <= 1e-9 * (1 + abs(v)) for v, case in zip(found, cases, strict=True)
-        )
-
-    if gives(right):
-        return Verdict(True, praise)
-    for explanation, mistaken in slips.items():
-        if gives(mistaken):
-            return Verdict(False, explanation)
-    wrong = next(k for k, v in enumerate(found) if abs(v - right(*cases[k])) > 1e-9 * (1 + abs(v)))
-    return Verdict(
-        False, f"For {cases[wrong]} it should be {right(*cases[wrong]):g}, yours is {found[wrong]:g}."
     )

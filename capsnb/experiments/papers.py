@@ -1,0 +1,180 @@
+"""The papers' tables as data: what each row says, and the run that reproduces it.
+
+Shown in the chapter *Reproducing the papers*. MoCapsNet's tables are 1 to 5; "backbones" are the four results of Zain
+and Umar (2025). A row on the original pixels of CIFAR-10 is followed by the same on `recipes.JPEG`, images that were
+compressed once more: other data, so the paper has no number for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from capsnb.experiments import recipes
+from capsnb.experiments.run import Run
+from capsnb.training import TrainConfig
+
+SEEDS = 3  # as in the paper's tables 1 and 2
+GPUS = 2  # "multi-GPU" of Zain and Umar, who do not say how many
+EPOCHS = {"mnist": 30}  # 60 for the others
+# The paper's best depth first, then the ends, then what is between.
+INFORMATIVE = (1, 7, 5, 3, 8, 2, 4, 6)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper says about a row.
+
+    Attributes:
+        accuracy: share of test images, 0 to 1.
+        spread: standard deviation over the paper's three runs; None where it gives none.
+        source: the paper, and the paper it took the number from.
+    """
+
+    accuracy: float
+    spread: float | None
+    source: str
+
+
+@cache
+def numbers() -> dict[str, Any]:
+    """All that `assets/papers.json` holds: the rows of each table, slopes of the figures, sources."""
+    return json.loads((files("capsnb") / "assets" / "papers.json").read_text(encoding="utf-8"))
+
+
+def table1() -> Iterator[Run]:
+    """MoCapsNet's table 1: 1 to 8 blocks on MNIST and SVHN, three seeds."""
+    return _rows("table1")
+
+
+def table2() -> Iterator[Run]:
+    """MoCapsNet's table 2: 1 to 8 blocks on CIFAR-10 and CIFAR-100, three seeds."""
+    return _rows("table2")
+
+
+def table3() -> Iterator[Run]:
+    """MoCapsNet's table 3: optimizers and ways to route on CIFAR-10, beside the networks of Xi et al. (2017)."""
+    return _rows("table3")
+
+
+def table5() -> Iterator[Run]:
+    """MoCapsNet's table 5: learning rates, capsules and batch sizes on CIFAR-10."""
+    return _rows("table5")
+
+
+def backbones() -> Iterator[Run]:
+    """The four results of Zain and Umar (2025): AlexCapsNet and ResNetCapsNet, on one GPU and on several."""
+    return _rows("backbones")
+
+
+TABLES: dict[str, Callable[[], Iterator[Run]]] = {
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table5": table5,
+    "backbones": backbones,
+}
+
+
+def quick(table: str) -> Iterator[Run]:
+    """The rows of a table in small: narrow networks, few images, eight epochs; minutes on two cores.
+
+    What a row is about stays as it is: depth, optimizer, routing, capsules, the paper's weights. Learning rates keep
+    their ratio to the table's usual one.
+    """
+    for run in TABLES[table]():
+        small = recipes.QUICK.get(run.model)
+        data = {"data": "mnist5k"} if run.data == "mnist" else {"images": 4000}
+        if small is not None:
+            config = replace(small.config, seed=run.config.seed, accumulate=run.config.accumulate)
+            seen = small.preprocess_changes
+        else:
+            usual = 1e-2 if table == "table5" else 1e-3
+            config = replace(
+                recipes.NARROW_QUICK,
+                seed=run.config.seed,
+                optimizer=run.config.optimizer,
+                batch_size=run.config.batch_size // 2,
+                learning_rate=recipes.NARROW_QUICK.learning_rate * run.config.learning_rate / usual,
+            )
+            seen = recipes.TURNED
+        sizes = run.sizes | (recipes.NARROW if small is None else {})
+        yield replace(run, study=f"{table}-quick", config=config, sizes=sizes, preprocess=seen, **data)
+
+
+def published(table: str) -> dict[str, Published]:
+    """What the paper says, by the rows' labels; rows on other data than the paper's are not in it."""
+    source = numbers()["sources"]["backbones" if table == "backbones" else "mocapsnet"]
+    found = {}
+    for record in numbers()[table]:
+        value = record["accuracy_percent"]
+        mean, spread = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
+        where = record.get("source", "this paper")
+        cited = source if where == "this paper" else f"{source}, quoting {where}"
+        found[_label(record)] = Published(mean / 100, None if spread is None else spread / 100, cited)
+    return found
+
+
+def _rows(table: str) -> Iterator[Run]:
+    order = sorted(numbers()[table], key=lambda record: INFORMATIVE.index(record.get("blocks") or 1))
+    for record in order:
+        data = record.get("dataset", "mnist")
+        for images in (data, recipes.JPEG) if data == "cifar10" else (data,):
+            for seed in range(SEEDS):
+                yield _run(table, record | {"dataset": images}, seed)
+
+
+def _run(table: str, record: dict[str, Any], seed: int) -> Run:
+    label, name, data = _label(record), record["model"], record["dataset"]
+    if table == "backbones":
+        recipe = recipes.PAPER[name, record["setup"]]
+        gpus = GPUS if record["setup"] == "multi-gpu" else 1
+        config = replace(
+            recipe.config, seed=seed, epochs=record["epochs"], batch_size=gpus * recipe.config.batch_size
+        )
+        return Run(table, label, name, recipe.sizes, config, data, recipe.preprocess_changes)
+    config = TrainConfig(
+        epochs=record.get("epochs", EPOCHS.get(data, 60)),
+        batch_size=record.get("batch_size", 128),
+        # Of Ranger21 the paper gives a learning rate with table 5 alone.
+        learning_rate=record.get("learning_rate", 1e-2 if record["optimizer"] == "ranger21" else 1e-3),
+        optimizer=record["optimizer"],
+        seed=seed,
+    )
+    sizes: dict[str, Any] = {"weight_std": 0.01}
+    if record["blocks"] is not None:
+        sizes |= {"blocks": record["blocks"]}
+    if record.get("routing", "rba") != "rba":
+        sizes |= {"routing": record["routing"]}
+    if "capsules" in record:
+        sizes |= {"hidden_capsules": record["capsules"]}
+    model = {"CapsNet (2-Conv)": "TwoConvCapsNet", "CapsNet (2-Conv + 4-ensemble)": "TwoConvCapsNet"}.get(
+        name, name
+    )
+    return Run(table, label, model, sizes, config, data, members=4 if "ensemble" in name else 1)
+
+
+def _label(record: dict[str, Any]) -> str:
+    """What is special about a row, in words; no two rows of a table share it."""
+    parts = [recipes.DATA[record.get("dataset", "mnist")], record["model"]]
+    if "setup" in record:
+        parts += [
+            "one GPU" if record["setup"] == "single-gpu" else "several GPUs",
+            f"{record['epochs']} epochs",
+        ]
+    elif "capsules" in record:
+        parts += [
+            f"learning rate {record['learning_rate']}",
+            f"{record['capsules']} capsules",
+            f"batches of {record['batch_size']}",
+        ]
+    else:
+        if record["blocks"] is not None:
+            parts.append(f"{record['blocks']} block{'s' * (record['blocks'] > 1)}")
+        if (record["optimizer"], record["routing"]) != ("adam", "rba"):
+            parts += [record["optimizer"].capitalize(), record["routing"].upper()]
+    return ", ".join(parts)

@@ -1,0 +1,123 @@
+"""Studies: questions of our own, each a list of runs that was written down before anything was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from capsnb.experiments import recipes
+from capsnb.experiments.run import Run
+from capsnb.losses import Classification
+
+
+def _quick(
+    study: str, label: str, model: str, seeds: int = 3, optimizer: str = "adam", **sizes: Any
+) -> Iterator[Run]:
+    for seed in range(seeds):
+        config = replace(recipes.NARROW_QUICK, seed=seed, optimizer=optimizer)
+        yield Run(study, label, model, recipes.NARROW | sizes, config, preprocess=recipes.TURNED)
+
+
+def _blocks(count: int) -> str:
+    return f"{count} block{'s' * (count > 1)}"
+
+
+def depth() -> Iterator[Run]:
+    """Does depth hurt? Networks with 1 to 8 blocks on 5,000 digits: a quick form of the paper's table 1.
+
+    Weights are drawn from N(0, 0.3^2): small ones learn faster, and with shortcuts no large ones are needed to live.
+    Without shortcuts they are; so the networks that begin from the identity have the default weights.
+    """
+    for blocks in range(1, 9):
+        sizes: dict[str, Any] = {"blocks": blocks, "weight_std": 0.3}
+        for model in ("ResCapsNet", "MoCapsNet"):
+            yield from _quick("depth", f"{model}, {_blocks(blocks)}", model, **sizes)
+        label = f"CapsNet from the identity, {_blocks(blocks)}"
+        yield from _quick("depth", label, "CapsNet", blocks=blocks, identity=2.0)
+        yield from _quick("depth", f"CapsNet, {_blocks(blocks)}", "CapsNet", **sizes)
+
+
+def collapse() -> Iterator[Run]:
+    """Why do ten capsule layers without shortcuts learn nothing? Four blocks, and one thing changed at a time."""
+    four: dict[str, Any] = {"blocks": 4}
+    changes: dict[str, dict[str, Any]] = {
+        "the paper's weights": {"weight_std": 0.01},
+        "weights that keep lengths": {},
+        "weights that keep lengths, R = 1": {"iterations": 1},
+        "from the identity": {"identity": 2.0},
+        "from the identity, R = 1": {"identity": 3.0, "iterations": 1},
+    }
+    for label, change in changes.items():
+        yield from _quick("collapse", f"CapsNet, {label}", "CapsNet", **four | change)
+    for model in ("ResCapsNet", "MoCapsNet"):
+        yield from _quick("collapse", f"{model}, the paper's weights", model, **four, weight_std=0.01)
+
+
+def routings() -> Iterator[Run]:
+    """Does it matter how capsules agree? Each way from weights with which CapsNet's training loss falls fast."""
+    for routing, weight_std in (("rba", 0.1), ("sda", None), ("em", None)):
+        way: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
+        yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **way)
+        yield from _quick("routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **way)
+
+
+def optimizers() -> Iterator[Run]:
+    """Does Ranger21 help, and does it matter with which routing? A quick form of MoCapsNet's table 3.
+
+    Both follow the same learning rates, those of the other studies.
+    """
+    for routing, weight_std in (("rba", 0.1), ("sda", None)):
+        for optimizer in ("adam", "ranger21"):
+            for model in ("ResCapsNet", "MoCapsNet"):
+                label = f"{model} 1 block, {optimizer.capitalize()}, {routing.upper()}"
+                way: dict[str, Any] = {"routing": routing, "weight_std": weight_std, "blocks": 1}
+                yield from _quick("optimizers", label, model, optimizer=optimizer, **way)
+
+
+def heads() -> Iterator[Run]:
+    """Does the capsule head help at all? Each backbone with capsules, and with a linear head that replaces them.
+
+    With the margin loss the linear head changes one thing, capsules. With the cross-entropy it is what one would have
+    taken without having heard of capsules: the baseline to beat.
+    """
+    changes: dict[str, tuple[dict[str, Any], Classification]] = {
+        "capsules": ({}, "margin"),
+        "linear head, margin loss": ({"head": "sigmoid"}, "margin"),
+        "linear head, cross-entropy": ({"head": "softmax"}, "cross_entropy"),
+    }
+    for recipe in recipes.QUICK.values():
+        for label, (head, loss) in changes.items():
+            for seed in range(3):
+                config = replace(recipe.config, seed=seed, loss=loss)
+                what = "heads", f"{recipe.model}, {label}", recipe.model, recipe.sizes | head
+                yield Run(*what, config, preprocess=recipe.preprocess_changes)
+
+
+def laptop() -> Iterator[Run]:
+    """How far do two cores get on all of MNIST? Our recipes, a few hours at most."""
+    for recipe in recipes.FULL.values():
+        for seed in range(3):
+            config = replace(recipe.config, seed=seed)
+            what = "laptop", recipe.model, recipe.model, recipe.sizes
+            yield Run(*what, config, "mnist", recipe.preprocess_changes)
+
+
+def best() -> Iterator[Run]:
+    """How good can MoCapsNet get? At full width, with our recipe instead of the paper's."""
+    for data, recipe in recipes.BEST.items():
+        for seed in range(3):
+            config = replace(recipe.config, seed=seed)
+            label = f"{recipes.DATA[data]}, {recipe.model}, 1 block"
+            yield Run("best", label, recipe.model, recipe.sizes, config, data, recipe.preprocess_changes)
+
+
+STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
+    "depth": depth,
+    "collapse": collapse,
+    "routings": routings,
+    "optimizers": optimizers,
+    "heads": heads,
+    "laptop": laptop,
+    "best": best,
+}

@@ -1,0 +1,138 @@
+"""Does it fit? The memory of a training step from shapes alone, before there is a number in it. Used in chapter 17.
+
+The network itself runs on fake tensors, which have a shape and no memory, while every allocation and release is
+counted. Whatever the network does, store votes, compute layers again, run backwards, is so accounted for.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from capsnb.losses import capsule_loss
+from capsnb.training import OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is there at the highest point of a training step, in bytes.
+
+    Attributes:
+        states: weights, and the two moments that Adam keeps of each.
+        kept: what the forward pass left for the way back.
+        passing: what came on the way back: gradients, and what a computation needs while it runs.
+    """
+
+    states: int
+    kept: int
+    passing: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.states + self.kept + self.passing
+
+    def table(self) -> str:
+        """The parts and their sum as a Markdown table, in MB (10^6 bytes)."""
+        parts = {
+            "weights and Adam's moments": self.states,
+            "kept for the way back": self.kept,
+            "gradients and what comes and goes": self.passing,
+            "**highest point**": self.peak,
+        }
+        lines = ["| of a training step | MB |", "| :-- | --: |"]
+        return "\n".join([*lines, *(f"| {name} | {size / 1e6:,.1f} |" for name, size in parts.items())])
+
+
+def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
+    """Find the memory of a training step with Adam in float32 without taking it.
+
+    What PyTorch allocates is counted. What a library takes for itself (cuDNN's workspace, a GPU's context, the reserve
+    of an allocator) comes on top.
+
+    Args:
+        network: makes the network, which has an `image_shape` and returns a `CapsuleOutput`.
+        batch: B, >= 1.
+
+    Returns:
+        The parts of the highest point.
+
+    Raises:
+        ValueError: a batch below 1.
+
+    >>> predict(lambda: CapsNet(blocks=1), batch=128).states  # doctest: +SKIP
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be 1 or more, got {batch}")
+    with FakeTensorMode():
+        model: Any = network()
+        images = torch.empty(batch, *model.image_shape)
+        targets, labels = torch.empty_like(images), torch.empty(batch, dtype=torch.long)
+        optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
+        step(model, optimizer, images, targets, labels, lambda: None)  # Adam makes its moments
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        counted = _Allocations([*model.parameters(), *model.buffers(), *states, images, targets, labels])
+        with counted:
+            step(model, optimizer, images, targets, labels, counted.forward_is_over)
+        size = 3 * sum(p.nbytes for p in model.parameters())
+    return Memory(size, counted.kept, counted.peak - counted.kept)
+
+
+def step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    half_way: Callable[[], None],
+) -> None:
+    """One training step; gradients are gone at its end. `half_way` is called when the way back begins."""
+    loss = capsule_loss(model(images, labels), targets, labels).total
+    half_way()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+class _Allocations(TorchDispatchMode):
+    """Every memory that an operator returns, until nobody holds it any more; not that of tensors that are there."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = self.kept = 0
+        self.forward, self.forward_now = True, 0
+        self.known = {tensor.untyped_storage()._cdata for tensor in there}
+
+    def forward_is_over(self) -> None:
+        self.forward = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return found
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        weakref.finalize(storage, self._forget, key, size, self.forward)
+        self.now += size
+        self.forward_now += size if self.forward else 0
+        if self.now > self.peak:
+            self.peak, self.kept = self.now, self.forward_now
+
+    def _forget(self, key: int, size: int, forward: bool) -> None:
+        self.known.discard(key)
+        self.now -= size
+        self.forward_now -= size if forward else 0

@@ -1,0 +1,129 @@
+"""The papers' tables: each number is there once, and the run behind it is what the paper describes."""
+
+import json
+import math
+from dataclasses import asdict
+from importlib.resources import files
+
+import pytest
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from capsnb import Preprocess, models
+from capsnb.experiments import TABLES, numbers, published, runs
+from capsnb.experiments.recipes import JPEG
+
+SHAPES = {"mnist": (1, 28, 28), "mnist5k": (1, 28, 28)}  # of the others: three channels, 32 pixels
+CLASSES = {"cifar100": 100}
+
+
+def _percent(record):
+    value = record["accuracy_percent"]
+    return (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_number_of_a_table_stands_in_one_row(table):
+    records, said = numbers()[table], published(table)
+    assert len(said) == len(records), "two rows share a label"
+    assert sorted(round(100 * row.accuracy, 6) for row in said.values()) == sorted(
+        _percent(record)[0] for record in records
+    )
+    labels = {run.label for run in runs(table)}
+    assert set(said) <= labels
+    assert {run.data for run in runs(table) if run.label not in said} <= {JPEG}, (
+        "a row without the paper's number"
+    )
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_data_that_differ_are_different_rows(table):
+    seen = {}
+    for run in runs(table):
+        assert seen.setdefault(run.label, run.data) == run.data
+    assert not any(run.label in published(table) for run in runs(table) if run.data == JPEG)
+
+
+def test_the_setup_of_section_4_1():
+    """Batches of 128, 30 epochs on MNIST and 60 elsewhere, Adam from 1e-3 decayed by 0.96, N(0, 0.01^2), crops."""
+    for run in [*runs("table1"), *runs("table2")]:
+        config = run.config
+        assert config.epochs == (30 if run.data == "mnist" else 60)
+        assert (config.batch_size, config.learning_rate, config.optimizer) == (128, 1e-3, "adam")
+        assert [config.learning_rate_at(t) for t in (0, 2)] == pytest.approx([1e-3, 1e-3 * 0.96**2])
+        assert (run.sizes["weight_std"], run.preprocess, run.images) == (0.01, {}, None)
+    assert Preprocess() == Preprocess(pad=2, crop=None, rotate=0, resize=None, standardise=True)
+    assert {run.sizes["blocks"] for run in runs("table1")} == set(range(1, 9))
+
+
+def test_table_3_varies_optimizer_and_routing():
+    found = {run.label: run for run in runs("table3")}
+    run = found["CIFAR-10, MoCapsNet, 5 blocks, Adam, SDA"]
+    assert (run.sizes["routing"], run.config.optimizer, run.sizes["blocks"]) == ("sda", "adam", 5)
+    assert found["CIFAR-10, ResCapsNet, 3 blocks, Ranger21, RBA"].config.optimizer == "ranger21"
+    assert found["CIFAR-10, CapsNet (2-Conv + 4-ensemble)"].members == 4
+    assert found["CIFAR-10, CapsNet (2-Conv)"].model == "TwoConvCapsNet"
+    assert "Xi et al. 2017" in published("table3")["CIFAR-10, CapsNet"].source
+
+
+def test_table_5_varies_learning_rate_capsules_and_batch():
+    for record, run in zip(
+        numbers()["table5"],
+        [r for r in runs("table5") if r.config.seed == 0 and r.data == "cifar10"],
+        strict=True,
+    ):
+        config = run.config
+        assert (config.learning_rate, config.batch_size, config.epochs, config.optimizer) == (
+            *(record["learning_rate"], record["batch_size"]),
+            *(100, "ranger21"),
+        )
+        assert run.sizes["hidden_capsules"] == record["capsules"] and run.sizes["blocks"] == 2
+
+
+def test_the_four_results_of_the_second_paper():
+    for run in runs("backbones"):
+        many = "several GPUs" in run.label
+        assert (run.config.accumulate, run.config.precision) == ((4, "fp16") if many else (1, "fp32"))
+        assert run.config.batch_size == (64 if many else 32), "32 images on each of two GPUs"
+        assert f"{run.config.epochs} epochs" in run.label
+
+
+def test_the_most_informative_rows_come_first():
+    order = [(run.config.seed, run.sizes["blocks"]) for run in runs("table1")]
+    assert order[0] == (0, 1) and order[-1][0] == 2
+    assert [seed for seed, _ in order] == sorted(seed for seed, _ in order)
+    assert list(dict.fromkeys(blocks for _, blocks in order))[:2] == [1, 7], (
+        "the paper's best depth comes second"
+    )
+
+
+@pytest.mark.parametrize("study", [*TABLES, *(f"{table}-quick" for table in TABLES)])
+def test_every_row_builds_its_network(study):
+    for run in runs(study):
+        if run.config.seed:
+            continue
+        shape = Preprocess(**run.preprocess).output_shape(SHAPES.get(run.data, (3, 32, 32)))
+        with FakeTensorMode():
+            model = getattr(models, run.model)(shape, CLASSES.get(run.data, 10), **run.sizes)
+        assert sum(p.numel() for p in model.parameters()) > 0
+
+
+def test_a_quick_row_differs_in_size_alone():
+    whole, small = runs("table3"), runs("table3-quick")
+    assert [run.label for run in whole] == [run.label for run in small]
+    for a, b in zip(whole, small, strict=True):
+        assert (a.model, a.members, a.config.seed, a.config.optimizer) == (
+            b.model,
+            b.members,
+            b.config.seed,
+            b.config.optimizer,
+        )
+        assert a.sizes.items() <= b.sizes.items()
+        assert b.images == 4000 and b.config.epochs == 8
+    assert {run.data for run in runs("table1-quick")} == {"mnist5k", "svhn"}
+
+
+def test_the_numbers_travel_with_the_package():
+    raw = json.loads((files("capsnb") / "assets" / "papers.json").read_text(encoding="utf-8"))
+    assert raw == numbers() and set(raw) >= {"table1", "table4", "figures", "sources"}
+    assert all(math.isfinite(_percent(r)[0]) for table in TABLES for r in raw[table])
+    assert asdict(next(iter(published("table1").values())))["spread"] == pytest.approx(1e-4)
