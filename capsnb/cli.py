@@ -234,6 +234,41 @@ def data(
         typer.echo(f"  {part}: {len(split):,} images ({shown})")
 
 
+@app.command("memory")
+def predict_memory(
+    model: Annotated[str, typer.Option(help=", ".join(NETWORKS))] = "mocapsnet",
+    blocks: Annotated[
+        int | None, typer.Option(help="pairs of hidden capsule layers; default as `train`")
+    ] = None,
+    image: Image = "1x28x28",
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", help="images of a step")] = 128,
+    classes: int = 10,
+    channels: Annotated[int | None, typer.Option(help="channels of the first convolution")] = None,
+    capsule_types: Annotated[int | None, typer.Option(help="primary capsules at each place")] = None,
+    backend: Annotated[str | None, typer.Option(help="eager stores all votes; default auto")] = None,
+    recompute: Annotated[bool, typer.Option("--recompute", help="compute again what is cheap")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="take a step on the CPU, and compare")] = False,
+) -> None:
+    """Say what a training step takes, from shapes alone: whether it fits before it is tried."""
+    from capsnb import memory
+
+    sizes = {
+        "image_shape": _shape(image),
+        "classes": classes,
+        **_options(
+            model, blocks=blocks, channels=channels, capsule_types=capsule_types, recompute=recompute or None
+        ),
+        **({} if backend is None else {"backend": backend}),
+    }
+    predicted = memory.predict(lambda: _build(model, sizes), batch)
+    typer.echo(predicted.table())
+    if measure:
+        found = memory.measure(lambda: _build(model, sizes), batch)
+        typer.echo(
+            f"\nmeasured: {found / 1e6:,.1f} MB; predicted over measured: {predicted.peak / found:.3f}"
+        )
+
+
 bench = typer.Typer(
     help="Measure ways to route, their memory, training steps, what depth costs, and processes.",
     no_args_is_help=True,

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from capsnb.losses import capsule_loss
+from capsnb.profiling import peak_bytes
 from capsnb.training import OPTIMIZERS
 
 
@@ -84,6 +85,25 @@ def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
             step(model, optimizer, images, targets, labels, counted.forward_is_over)
         size = 3 * sum(p.nbytes for p in model.parameters())
     return Memory(size, counted.kept, counted.peak - counted.kept)
+
+
+def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -> int:
+    """Take a training step, and count what PyTorch allocates at its highest point.
+
+    Args:
+        network: as for `predict`.
+        batch: B, >= 1.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Bytes.
+    """
+    model: Any = network().to(device)
+    images = torch.rand(batch, *model.image_shape, device=device)
+    labels = torch.arange(batch, device=device) % len(model(images[:1]).lengths[0])
+    optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
+    taken = peak_bytes(lambda: step(model, optimizer, images, images, labels, lambda: None), device).peak
+    return 3 * sum(p.nbytes for p in model.parameters()) + taken
 
 
 def step(

@@ -20,7 +20,7 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "
 ROOMS = [
     *("files", "pair", "functional", "routing", "kernels", "layers", "reversible", "blocks", "backbones"),
     *("models", "losses", "preprocess", "data", "processes", "training", "evaluation", "plots", "notebook"),
-    *("profiling", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
+    *("profiling", "memory", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
 ]
 
 
