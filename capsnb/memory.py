@@ -24,32 +24,27 @@ from capsnb.training import OPTIMIZERS
 
 @dataclass(frozen=True)
 class Memory:
-    """What is there at the highest point of a training step, in bytes.
+    """What a training step takes, in bytes.
 
     Attributes:
-        states: weights, and the two moments that Adam keeps of each.
-        kept: what the forward pass left for the way back.
-        passing: what came on the way back: gradients, and what a computation needs while it runs.
+        states: weights, and the two moments that Adam keeps of each; they are always there.
+        kept: what the forward pass has left when the way back begins.
+        peak: the highest point, states included. It need not be where the way back begins: what is kept goes, gradients
+            come, and the largest layer may need most.
     """
 
     states: int
     kept: int
-    passing: int
-
-    @property
-    def peak(self) -> int:
-        """All of it."""
-        return self.states + self.kept + self.passing
+    peak: int
 
     def table(self) -> str:
-        """The parts and their sum as a Markdown table, in MB (10^6 bytes)."""
+        """The figures as a Markdown table, in MB (10^6 bytes)."""
         parts = {
             "weights and Adam's moments": self.states,
-            "kept for the way back": self.kept,
-            "gradients and what comes and goes": self.passing,
-            "**highest point**": self.peak,
+            "the same, and what is kept for the way back": self.states + self.kept,
+            "**highest point**, gradients and what comes and goes included": self.peak,
         }
-        lines = ["| of a training step | MB |", "| :-- | --: |"]
+        lines = ["| a training step | MB |", "| :-- | --: |"]
         return "\n".join([*lines, *(f"| {name} | {size / 1e6:,.1f} |" for name, size in parts.items())])
 
 
@@ -64,7 +59,7 @@ def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
         batch: B, >= 1.
 
     Returns:
-        The parts of the highest point.
+        The figures.
 
     Raises:
         ValueError: a batch below 1.
@@ -73,8 +68,14 @@ def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
     """
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, got {batch}")
-    with FakeTensorMode():
+    with torch.random.fork_rng(devices=[]):
         model: Any = network()
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # a random state is no fake
+        for module in model.modules():  # `.to` would not: it writes into the tensors that are there
+            for part in (module._parameters, module._buffers):
+                for name, tensor in part.items():
+                    if tensor is not None:
+                        part[name] = fake.from_tensor(tensor)
         images = torch.empty(batch, *model.image_shape)
         targets, labels = torch.empty_like(images), torch.empty(batch, dtype=torch.long)
         optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
@@ -84,7 +85,7 @@ def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
         with counted:
             step(model, optimizer, images, targets, labels, counted.forward_is_over)
         size = 3 * sum(p.nbytes for p in model.parameters())
-    return Memory(size, counted.kept, counted.peak - counted.kept)
+    return Memory(size, counted.kept, size + counted.peak)
 
 
 def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -> int:
@@ -128,11 +129,10 @@ class _Allocations(TorchDispatchMode):
     def __init__(self, there: Iterable[Tensor]) -> None:
         super().__init__()
         self.now = self.peak = self.kept = 0
-        self.forward, self.forward_now = True, 0
         self.known = {tensor.untyped_storage()._cdata for tensor in there}
 
     def forward_is_over(self) -> None:
-        self.forward = False
+        self.kept = self.now
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -146,13 +146,10 @@ class _Allocations(TorchDispatchMode):
         if key in self.known:
             return
         self.known.add(key)
-        weakref.finalize(storage, self._forget, key, size, self.forward)
+        weakref.finalize(storage, self._forget, key, size)
         self.now += size
-        self.forward_now += size if self.forward else 0
-        if self.now > self.peak:
-            self.peak, self.kept = self.now, self.forward_now
+        self.peak = max(self.peak, self.now)
 
-    def _forget(self, key: int, size: int, forward: bool) -> None:
+    def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
-        self.forward_now -= size if forward else 0

@@ -14,6 +14,7 @@ from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from capsnb.kernels import gradients_follow
 from capsnb.layers import RoutingCapsules
@@ -197,13 +198,13 @@ class _Reversible(torch.autograd.Function):
         ctx.names = [{name: place[id(t)] for name, t in names.items()} for names in named]
         ctx.random = {}  # number of a layer that draws: where its generators' states stand among the saved tensors
         states: list[Tensor] = []
-        velocity, before = torch.zeros_like(x), _random_states(x.device)
+        velocity, before = torch.zeros_like(x), _random_states(x)
         with _autocast(ctx):
             for number, layer in enumerate(stack):
                 buffers = _versions(layer)
                 f = _call(number, layer, _rounded(x, fed))
                 _demand_unchanged(number, layer, buffers)
-                after = _random_states(x.device)
+                after = _random_states(x)
                 if any(map(_differ, before, after)):
                     ctx.random[number] = slice(len(states), len(states) + len(before))
                     states += before
@@ -338,10 +339,12 @@ def _demand_unchanged(number: int, layer: nn.Module, before: dict[str, tuple[int
             )
 
 
-def _random_states(device: torch.device) -> list[Tensor]:
-    """States of the generators that a layer may draw from."""
+def _random_states(x: Tensor) -> list[Tensor]:
+    """States of the generators that a layer may draw from; shapes without numbers draw nothing."""
+    if isinstance(x, FakeTensor):
+        return []
     states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+    return [*states, torch.cuda.get_rng_state(x.device)] if x.is_cuda else states
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
 from capsnb.functional import squash
@@ -86,7 +87,7 @@ def route(
     if iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             return squash(uniform_sum(u, weight)).to(given)
-    if _following.get() and u.numel():
+    if _following.get() and u.numel() and not isinstance(u, FakeTensor):  # of shapes alone: the operator knows
         return _Followed.apply(u, weight, iterations, backend).to(given)
     return _route(u, weight, iterations, backend, recompute)[0].to(given)
 
