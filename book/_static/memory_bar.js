@@ -6,7 +6,7 @@
 "use strict";
 
 (() => {
-  const PARTS = ["weights, Adam's moments", "kept for the way back", "gradients, passing"];
+  const PARTS = ["weights, Adam's moments", "kept when the way back begins", "on top at the highest point"];
 
   function sizes([a, b, c, d], blocks, batch) {
     return PARTS.map((_, k) => Math.max(0, a[k] + b[k] * blocks + c[k] * batch + d[k] * blocks * batch));

@@ -33,10 +33,14 @@ def measure(folder: str | os.PathLike[str] | None = None, *, progress: bool = Tr
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for shape in dict.fromkeys(SHAPES.values()):
-        if not (path := _path(shape, device, folder)).exists():
+        if not (path := _path(f"-{shape}", device, folder)).exists():
             C, H, W = map(int, shape.split("x"))
-            cases = [] if shape == "1x28x28" else ["network"]  # hidden layers do not know the images' size
-            bench.depth(cases, image_shape=(C, H, W), device=device, progress=progress).save(path)
+            found = bench.depth(
+                ["network"], image_shape=(C, H, W), only=NETWORKS, rounds=1, device=device, progress=progress
+            )
+            found.save(path)
+    if not (path := _path("", device, folder)).exists():
+        bench.depth(device=device, progress=progress).save(path)
 
 
 def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> str:
@@ -55,7 +59,7 @@ def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
         (record["dataset"], record["model"]): record["memory_mb_by_blocks"] for record in numbers()["table4"]
     }
     for data, shape in SHAPES.items():
-        found = _measured(shape, device, folder)
+        found = _measured(f"-{shape}", device, folder)
         for blocks in range(1, 9):
             line = [DATA[data], str(blocks)]
             for name in NETWORKS:
@@ -76,13 +80,13 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
         A Markdown table.
     """
     paper = numbers()["figures"]
-    small, large = (_measured(shape, device, folder) for shape in ("1x28x28", "3x32x32"))
+    times, large = (_measured(kind, device, folder) for kind in ("", "-3x32x32"))
     memory = {name: _added(large, "network", name, "peak") for name in NETWORKS}
-    times = {name: _added(small, "stack", name, "median") for name in NETWORKS}
+    seconds = {name: _added(times, "stack", name, "median") for name in NETWORKS}
     added = paper["fig4_memory_slope_mb_per_block"]
     time = paper["fig4_time_slope"]
     worst = max(
-        (line["inference_residual"] or 0 for line in _lines(small, "network", "MoCapsNet")), default=None
+        (line["inference_residual"] or 0 for line in _lines(times, "network", "MoCapsNet")), default=None
     )
     rows: list[tuple[str, str, str]] = [
         *(
@@ -96,7 +100,7 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
         (
             "time a block, MoCapsNet over the other",
             f"{time['MoCapsNet'] / time['CapsNet']:.2f}",
-            _shown(_over(times), lambda x: f"{x:.2f}"),
+            _shown(_over(seconds), lambda x: f"{x:.2f}"),
         ),
         (
             "inference, MoCapsNet over the other, worst",
@@ -112,14 +116,13 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
 COSTS: dict[str, Callable[..., str]] = {"table4": table4, "figures": slopes}
 
 
-def _path(shape: str, device: str, folder: str | os.PathLike[str] | None) -> Path:
-    kind = "" if shape == "1x28x28" else f"-{shape}"
+def _path(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Path:
     where = "" if device == "cpu" else "-cuda"
     return (results() if folder is None else Path(folder)) / f"bench-depth{kind}{where}.json"
 
 
-def _measured(shape: str, device: str, folder: str | os.PathLike[str] | None) -> Bench | None:
-    path = _path(shape, device, folder)
+def _measured(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Bench | None:
+    path = _path(kind, device, folder)
     return bench.read(path) if path.exists() else None
 
 

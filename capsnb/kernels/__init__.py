@@ -87,7 +87,9 @@ def route(
     if iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             return squash(uniform_sum(u, weight)).to(given)
-    if _following.get() and u.numel() and not isinstance(u, FakeTensor):  # of shapes alone: the operator knows
+    if (
+        _following.get() and u.numel() and not isinstance(u, FakeTensor)
+    ):  # of shapes alone: the operator knows
         return _Followed.apply(u, weight, iterations, backend).to(given)
     return _route(u, weight, iterations, backend, recompute)[0].to(given)
 
