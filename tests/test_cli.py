@@ -1,6 +1,7 @@
 """The command line: a run in a folder, and one-line errors."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -180,6 +181,43 @@ def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
     assert given == {"count": 4, "batch": 8, "rounds": 2, "seed": 1, "device": "cpu", "only": []}
 
 
+def test_memory_says_whether_it_fits_and_compares(monkeypatch, capsys):
+    options = ("--blocks", 1, "--image", "1x28x28", "--batch", 8, "--channels", 16, "--capsule-types", 2)
+    code, out, _ = run(monkeypatch, capsys, "memory", *options, "--measure")
+    assert code == 0 and "**highest point**" in out
+    assert abs(float(out.split("predicted over measured:")[1]) - 1) < 0.05
+
+
+def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
+    """Two rows of a table in its quick form, one epoch each; a second call has nothing to do."""
+    from capsnb.experiments import STUDIES, runs
+
+    small = {"channels": 4, "capsule_types": 1, "hidden_capsules": 3, "decoder": None}
+    rows = [
+        replace(run, sizes=run.sizes | small, config=replace(run.config, epochs=1, batch_size=500))
+        for run in runs("table1-quick")
+    ]
+    monkeypatch.setitem(STUDIES, "table1-quick", lambda: iter(rows))
+    command = ("reproduce", "table1", "--profile", "quick", "--dataset", "mnist5k", "--out", tmp_path)
+    chosen = (*command, "--blocks", "1", "--seeds", 1)
+    code, out, _ = run(monkeypatch, capsys, *chosen)
+    files = sorted(path.name for path in (tmp_path / "table1-quick").iterdir())
+    assert code == 0 and files == [
+        "mnist-mocapsnet-1-block-seed0.json",
+        "mnist-rescapsnet-1-block-seed0.json",
+    ]
+    assert "| MNIST, MoCapsNet, 2 blocks | not run yet |" in out
+    before = [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()]
+    assert run(monkeypatch, capsys, *chosen)[0] == 0
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()] == before
+    code, out, _ = run(monkeypatch, capsys, "reproduce", "--check", "--out", tmp_path)
+    assert code == 0 and "belongs to its row" in out
+    (tmp_path / "table1-quick" / "stray.json").write_text("{}")
+    code, out, _ = run(monkeypatch, capsys, "reproduce", "--check", "--out", tmp_path)
+    assert code == 1 and "stray.json belongs to no row of table1-quick" in out
+    assert "| table1 | 96 | 0 |" in run(monkeypatch, capsys, "reproduce", "--list", "--out", tmp_path)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -212,6 +250,16 @@ def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
         (("bench", "gradients", "--case", "tenth"), "unknown case 'tenth'"),
         (("bench", "routing", "--only", "egaer"), "unknown competitor 'egaer'"),
         (("bench", "step", "--case", "layer 1"), "unknown case 'layer 1'; choose from: MNIST; CIFAR-10"),
+        (("bench", "depth", "--image", "32x32"), "an image is channels x height x width, such as 3x32x32"),
+        (("memory", "--image", "1x8x8"), "images of 8x8 pixels are too small"),
+        (("memory", "--batch", 0), "batch must be 1 or more, got 0"),
+        (("memory", "--model", "alexcapsnet", "--blocks", 2), "alexcapsnet has no blocks"),
+        (("reproduce",), "name what to reproduce: depth"),
+        (("reproduce", "table9"), "unknown study 'table9'"),
+        (("reproduce", "table1", "--budget", "8"), "budget is a time such as 90s, 8m or 2h, got '8'"),
+        (("reproduce", "table1", "--profile", "tiny"), "unknown profile 'tiny'; choose full or quick"),
+        (("reproduce", "table1", "--blocks", 9), "no run of table1 is left with these options"),
+        (("reproduce", "backbones", "--data", "nowhere", "--seeds", 1), "in the run"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, said):

@@ -3,7 +3,7 @@
 from capsnb.bench import scaling, stacks, steps, undoing, ways
 from capsnb.bench.measurement import ELSEWHERE, Bench, Columns, published, read, shown
 from capsnb.bench.scaling import processes
-from capsnb.bench.stacks import depth
+from capsnb.bench.stacks import depth, slope
 from capsnb.bench.steps import NETWORKS, VARIANTS, WITHOUT, step
 from capsnb.bench.undoing import gradients
 from capsnb.bench.ways import CASES, COMPETITORS, memory, routing
@@ -29,5 +29,6 @@ __all__ = [
     "read",
     "routing",
     "shown",
+    "slope",
     "step",
 ]

@@ -223,10 +223,12 @@ def table(study: str, folder: str | os.PathLike[str] | None = None) -> str:
         folder: where results are; None for the project's own.
 
     Returns:
-        A Markdown table, a line for each label; percent, and minutes of one run.
+        A Markdown table, a line for each label; percent, and minutes of one run. Where a paper's numbers are shown,
+        rows on other data than the paper's are there as soon as they have been run.
     """
     found = rows(study, folder)
     cited = any(row.published for row in found)
+    found = [row for row in found if row.published or row.found or not cited]
     heads = [
         "run",
         *(["paper / %"] if cited else []),

@@ -134,7 +134,7 @@ def load(path: str | os.PathLike[str], run: Run | None = None) -> Finished:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a finished run ({error}); delete it, and run it again") from error
     if run is not None and found.run != run:
-        then, now = asdict(found.run), json.loads(json.dumps(asdict(run)))
+        then, now = (_flat(json.loads(json.dumps(asdict(one)))) for one in (found.run, run))
         part = next((key for key in now if then[key] != now[key]), None)
         if part is not None:
             raise ValueError(
@@ -142,6 +142,11 @@ def load(path: str | os.PathLike[str], run: Run | None = None) -> Finished:
                 "delete the file to run it again"
             )
     return found
+
+
+def _flat(run: dict[str, Any]) -> dict[str, Any]:
+    """The values of a configuration beside the others: a message names one of them, not all."""
+    return {key: value for key, value in run.items() if key != "config"} | run["config"]
 
 
 class Ensemble(nn.Module):
