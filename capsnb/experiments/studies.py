@@ -96,10 +96,10 @@ def heads() -> Iterator[Run]:
 
 def laptop() -> Iterator[Run]:
     """How far do two cores get on all of MNIST? Our recipes, a few hours at most."""
-    for recipe in recipes.FULL.values():
+    for label, recipe in recipes.FULL.items():
         for seed in range(3):
             config = replace(recipe.config, seed=seed)
-            what = "laptop", recipe.model, recipe.model, recipe.sizes
+            what = "laptop", label, recipe.model, recipe.sizes
             yield Run(*what, config, "mnist", recipe.preprocess_changes)
 
 
