@@ -229,41 +229,39 @@ def table(study: str, folder: str | os.PathLike[str] | None = None) -> str:
     found = rows(study, folder)
     cited = any(row.published for row in found)
     found = [row for row in found if row.published or row.found or not cited]
-    heads = [
-        "run",
-        *(["paper / %"] if cited else []),
-        "ours / %",
-        "seeds",
-        "lowest",
-        "highest",
-        "minutes a run",
-    ]
+    heads = ["run", *(["paper / %"] if cited else []), "ours / %"]
+    if any(row.found for row in found):
+        heads += ["seeds", "lowest", "highest", "minutes a run"]
     lines = [heads, [":--"] + ["--:"] * (len(heads) - 1)]
     for row in found:
-        paper = (
-            [_percent(row.published.accuracy, row.published.spread) if row.published else "–"]
-            if cited
-            else []
-        )
-        if not row.found:
-            lines.append([row.label, *paper, "not run yet", "0", "–", "–", "–"])
-            continue
-        shares = [100 * done.accuracy for done in row.found]
-        minutes = statistics.fmean(done.seconds for done in row.found) / 60
-        extremes = [f"{min(shares):.2f}", f"{max(shares):.2f}"]
-        lines.append(
-            [row.label, *paper, _percent(row.mean, row.spread), str(len(shares)), *extremes, f"{minutes:.1f}"]
-        )
+        line = [row.label]
+        if cited:
+            line.append(_percent(row.published.accuracy, row.published.spread) if row.published else "–")
+        if row.found:
+            shares = [100 * done.accuracy for done in row.found]
+            minutes = statistics.fmean(done.seconds for done in row.found) / 60
+            line += [
+                _percent(row.mean, row.spread),
+                str(len(shares)),
+                f"{min(shares):.2f}",
+                f"{max(shares):.2f}",
+            ]
+            line.append(f"{minutes:.1f}")
+        else:
+            line += ["not run yet", "0", "–", "–", "–"]
+        lines.append(line[: len(heads)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def overview(folder: str | os.PathLike[str] | None = None) -> str:
-    """How much of every study and table has been run, as a Markdown table."""
+    """How much of every study and table has been run, as a Markdown table; quick forms once they have been begun."""
     lines = ["| study | runs | finished | what it asks |", "| :-- | --: | --: | :-- |"]
     for study, made in STUDIES.items():
         found = rows(study, folder)
-        asked = (getattr(made, "func", made).__doc__ or "").partition("\n")[0]
         done = sum(len(row.found) for row in found)
+        if study.endswith("-quick") and not done:
+            continue
+        asked = (getattr(made, "func", made).__doc__ or "").partition("\n")[0]
         lines.append(f"| {study} | {sum(len(row.runs) for row in found)} | {done} | {asked} |")
     return "\n".join(lines)
 

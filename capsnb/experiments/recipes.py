@@ -90,7 +90,7 @@ QUICK: dict[str, Recipe] = {
 FULL: dict[str, Recipe] = {
     "AlexCapsNet": Recipe(
         "AlexCapsNet",
-        TrainConfig(epochs=16, batch_size=128, learning_rate=2e-3, schedule="one_cycle"),
+        TrainConfig(epochs=20, batch_size=128, learning_rate=2e-3, schedule="one_cycle"),
         Preprocess(rotate=15.0),
     ),
     # Four by four places in place of two by two: at the paper's size this network does not fit the training images.
@@ -101,12 +101,12 @@ FULL: dict[str, Recipe] = {
     ),
     "ResNetCapsNet": Recipe(
         "ResNetCapsNet",
-        TrainConfig(epochs=10, batch_size=64, learning_rate=3e-3, schedule="one_cycle"),
+        TrainConfig(epochs=12, batch_size=64, learning_rate=3e-3, schedule="one_cycle"),
         Preprocess(rotate=10.0, resize=25, standardise=False),
     ),
     "MoCapsNet": Recipe(
         "MoCapsNet",
-        TrainConfig(epochs=8, batch_size=128, learning_rate=4e-3, schedule="one_cycle"),
+        TrainConfig(epochs=12, batch_size=128, learning_rate=4e-3, schedule="one_cycle"),
         Preprocess(rotate=10.0),
         NARROW | {"blocks": 1, "weight_std": 0.3},
     ),
