@@ -29,6 +29,10 @@ STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
 }
 
 
+# Numbers of blocks: the paper's best ones first, then the ends, then what is between.
+INFORMATIVE = (1, 7, 5, 3, 8, 2, 4, 6)
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table: what the paper says, and what was run.
@@ -62,9 +66,9 @@ def runs(study: str) -> list[Run]:
     Raises:
         ValueError: there is no such study.
     """
-    if study not in STUDIES:
-        raise ValueError(f"unknown study {study!r}; choose one of {', '.join(STUDIES)}")
-    return sorted(STUDIES[study](), key=lambda run: run.config.seed)
+    return sorted(
+        _made(study), key=lambda run: (run.config.seed, INFORMATIVE.index(run.sizes.get("blocks", 1)))
+    )
 
 
 def rows(study: str, folder: str | os.PathLike[str] | None = None) -> list[Row]:
@@ -85,7 +89,7 @@ def rows(study: str, folder: str | os.PathLike[str] | None = None) -> list[Row]:
     """
     said = papers.published(study) if study in papers.TABLES else {}
     gathered: dict[str, list[Run]] = {}
-    for run in runs(study):
+    for run in sorted(_made(study), key=lambda run: run.config.seed):
         gathered.setdefault(run.label, []).append(run)
     return [
         Row(
@@ -264,6 +268,12 @@ def overview(folder: str | os.PathLike[str] | None = None) -> str:
         asked = (getattr(made, "func", made).__doc__ or "").partition("\n")[0]
         lines.append(f"| {study} | {sum(len(row.runs) for row in found)} | {done} | {asked} |")
     return "\n".join(lines)
+
+
+def _made(study: str) -> Iterator[Run]:
+    if study not in STUDIES:
+        raise ValueError(f"unknown study {study!r}; choose one of {', '.join(STUDIES)}")
+    return STUDIES[study]()
 
 
 def _percent(mean: float, spread: float | None) -> str:
