@@ -25,6 +25,7 @@ from capsnb.files import results
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     **studies.STUDIES,
     **papers.TABLES,
+    **{f"{table}-awake": partial(papers.awake, table) for table in papers.TABLES if table != "backbones"},
     **{f"{table}-quick": partial(papers.quick, table) for table in papers.TABLES},
 }
 
@@ -87,7 +88,8 @@ def rows(study: str, folder: str | os.PathLike[str] | None = None) -> list[Row]:
     >>> rows("table1")[0].published.accuracy
     0.9941
     """
-    said = papers.published(study) if study in papers.TABLES else {}
+    table = study.removesuffix("-awake")
+    said = papers.published(table) if table in papers.TABLES else {}
     gathered: dict[str, list[Run]] = {}
     for run in sorted(_made(study), key=lambda run: run.config.seed):
         gathered.setdefault(run.label, []).append(run)
@@ -258,12 +260,12 @@ def table(study: str, folder: str | os.PathLike[str] | None = None) -> str:
 
 
 def overview(folder: str | os.PathLike[str] | None = None) -> str:
-    """How much of every study and table has been run, as a Markdown table; quick forms once they have been begun."""
+    """How much of every study and table has been run, as a Markdown table; variants once they have been begun."""
     lines = ["| study | runs | finished | what it asks |", "| :-- | --: | --: | :-- |"]
     for study, made in STUDIES.items():
         found = rows(study, folder)
         done = sum(len(row.found) for row in found)
-        if study.endswith("-quick") and not done:
+        if study.endswith(("-quick", "-awake")) and not done:
             continue
         asked = (getattr(made, "func", made).__doc__ or "").partition("\n")[0]
         lines.append(f"| {study} | {sum(len(row.runs) for row in found)} | {done} | {asked} |")
