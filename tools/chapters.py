@@ -2,6 +2,7 @@
 
     python tools/chapters.py run [03 ...]    execute (all, or the named ones), measure, refresh the cards
     python tools/chapters.py cards           refresh reading times and cards without executing
+    python tools/chapters.py tables          refresh the cells that are one table of results, without executing
     python tools/chapters.py tidy FILE ...   remove what differs from machine to machine from notebooks
 
 What was measured goes into results/chapters.json. The second cell of a chapter, its card, holds the figures
@@ -27,6 +28,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from capsnb import experiments
 from capsnb.files import write_atomically
 from capsnb.profiling import hardware, versions
 
@@ -34,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 RESULTS = ROOT / "results" / "chapters.json"
 CARD = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
+TABLE = re.compile(r"Markdown\((experiments\.\w+\([^()]*\))\)")  # a whole cell
 WORDS_PER_MINUTE = 200
 SECONDS_PER_CODE_CELL = 12
 CELL_TIMEOUT = 3600
@@ -174,6 +177,14 @@ def refresh_card(notebook: NotebookNode, figures: dict[str, Any]) -> None:
     card.source = CARD.sub(lambda found: found[1] + card_line(figures) + found[2], card.source)
 
 
+def refresh_tables(notebook: NotebookNode) -> None:
+    """Give the cells that are nothing but a table of `results/` the output that they would have now."""
+    for cell in notebook.cells:
+        made = TABLE.fullmatch(cell.source) if cell.cell_type == "code" else None
+        for output in cell.outputs if made else []:
+            output.data["text/markdown"] = eval(made[1], {"experiments": experiments})
+
+
 def execute(notebook: NotebookNode) -> dict[str, Any]:
     """Execute a notebook in an empty folder and return what it cost.
 
@@ -247,6 +258,14 @@ def cards() -> None:
     save_results(kept)
 
 
+def tables() -> None:
+    """Refresh the tables of all chapters."""
+    for path in chapters():
+        notebook = read(path)
+        refresh_tables(notebook)
+        write(path, notebook)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -255,6 +274,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("numbers", nargs="*")
     commands.add_parser("cards")
+    commands.add_parser("tables")
     commands.add_parser("tidy").add_argument("files", nargs="+", type=Path)
     arguments = parser.parse_args()
     try:
@@ -262,6 +282,8 @@ def main() -> None:
             run(arguments.numbers)
         elif arguments.command == "cards":
             cards()
+        elif arguments.command == "tables":
+            tables()
         else:
             for path in arguments.files:
                 write(path, read(path))

@@ -118,6 +118,14 @@ def test_outputs_are_committed_and_clean(path):
 
 
 @each_chapter
+def test_tables_of_results_show_what_is_in_results(path):
+    """A number on the page that `results/` does not give is an error, also one that was right last week."""
+    now = chapters.read(path)
+    chapters.refresh_tables(now)
+    assert now == chapters.read(path), "run: python tools/chapters.py tables"
+
+
+@each_chapter
 def test_metadata_is_tidy(path):
     notebook = chapters.read(path)
     nbformat.validate(notebook)
