@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 VENV ?= .venv
 TORCH_INDEX ?=
-STUDIES ?= depth collapse routings heads
+STUDIES ?= depth collapse routings optimizers heads
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -59,6 +59,7 @@ chapters: $(READY) ## execute every chapter in place and measure it
 measure: $(READY) ## measure what depth costs, and train the studies that have no results yet (hours without a GPU)
 	@$(BIN)/capsnb bench depth
 	@$(BIN)/capsnb bench gradients
+	@$(BIN)/capsnb reproduce table4
 	@for study in $(STUDIES); do $(BIN)/capsnb reproduce $$study --workers $(WORKERS) || exit 1; done
 
 lint: $(READY) ## ruff (with the notebooks) and mypy
