@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -304,3 +305,10 @@ def revision() -> str:
         for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
         return f"source {digest.hexdigest()[:12]}"
+
+
+def command() -> list[str]:
+    """What was typed, as others can type it: folders of this machine are called DIR."""
+    typed = sys.argv[1:]
+    folders = {k + 1 for k, word in enumerate(typed) if word in ("--data", "--root", "--out")}
+    return ["capsnb", *("DIR" if k in folders else word for k, word in enumerate(typed))]

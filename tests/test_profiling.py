@@ -208,3 +208,19 @@ def test_versions_need_no_installed_package(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", nothing_installed)
     found = profiling.versions()
     assert found["capsnb"] == capsnb.__version__ and set(found) == {"python", "capsnb", "torch"}
+
+
+def test_a_command_names_no_folder_of_this_machine(monkeypatch):
+    typed = [
+        "capsnb",
+        "reproduce",
+        "table1",
+        "--data",
+        "/home/me/data",
+        "--budget",
+        "8m",
+        "--out",
+        "/tmp/results",
+    ]
+    monkeypatch.setattr("sys.argv", typed)
+    assert profiling.command() == [*typed[:4], "DIR", "--budget", "8m", "--out", "DIR"]

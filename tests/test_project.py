@@ -145,3 +145,9 @@ def test_results_say_how_they_were_made():
         text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
         for word in ("hardware", "versions", "command"):
             assert f'"{word}"' in text, f"{path.name} does not say its {word}"
+
+
+def test_results_name_no_folder_of_a_machine():
+    for path in (ROOT / "results").rglob("*.json"):
+        found = re.search(r'"[^"]*/(?:tmp|root|home|Users|work|mnt)/[^"]*"', path.read_text(encoding="utf-8"))
+        assert not found, f"{path.relative_to(ROOT)}: {found[0]}"

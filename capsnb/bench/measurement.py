@@ -6,7 +6,6 @@ import datetime
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from capsnb.files import results, write_atomically
-from capsnb.profiling import Timing, hardware, versions
+from capsnb.profiling import Timing, command, hardware, versions
 
 Columns = dict[str, tuple[str, str]]  # name of a figure -> its unit and meaning
 ELSEWHERE = {"cpu": "triton", "cuda": "native"}  # the backend that a kind of device does not have
@@ -195,5 +194,5 @@ def finished(what: str, columns: Columns, lines: list[dict[str, Any]], device: s
         hardware=hardware(device),
         versions=versions(),
         date=datetime.date.today().isoformat(),
-        command=["capsnb", *sys.argv[1:]],
+        command=command(),
     )

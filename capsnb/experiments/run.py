@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from capsnb import models
 from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.files import results, write_atomically
-from capsnb.profiling import hardware, revision, versions
+from capsnb.profiling import command, hardware, revision, versions
 from capsnb.training import History, TrainConfig, fit
 
 MISTAKES = 100  # the most confident ones are kept; thousands of a hard data set would be most of the file
@@ -213,7 +212,7 @@ def perform(
         max(time.monotonic() - started, sum(history.seconds for history in histories)),
         hardware(str(next(members[0].parameters()).device)),
         versions(),
-        ["capsnb", *sys.argv[1:]],
+        command(),
         datetime.date.today().isoformat(),
         evaluation,
         revision(),
