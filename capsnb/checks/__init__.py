@@ -92,8 +92,9 @@ def function(
     slips: dict[str, Callable[..., float]],
     cases: Sequence[tuple[float, ...]],
     praise: str,
+    advice: str | None = None,
 ) -> Verdict:
-    """Right for all cases, or the known mistake that gives exactly these results, or the first case that is wrong."""
+    """Right for all cases, or the known mistake that gives just these results, or advice, or the first wrong case."""
     if (verdict := unanswered(answer)) is not None:
         return verdict
     if not callable(answer):
@@ -116,6 +117,8 @@ def function(
     for explanation, mistaken in slips.items():
         if gives(mistaken):
             return Verdict(False, explanation)
+    if advice:
+        return Verdict(False, advice)
     wrong = next(k for k, v in enumerate(found) if abs(v - right(*cases[k])) > 1e-9 * (1 + abs(v)))
     return Verdict(
         False, f"For {cases[wrong]} it should be {right(*cases[wrong]):g}, yours is {found[wrong]:g}."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number, sample, unanswered
+from capsnb.checks import Verdict, call, compare, function, sample
 
 B, J, C, SIDE = 2, 3, 4, 5  # all different, so that a mixed-up axis shows in the shape
 
@@ -39,11 +39,11 @@ def side(answer: Callable[[int], int]) -> Verdict:
             ((n - 7) / 4 - 2) / 2 + 1
         ),
     }
-    return _formula(
+    return function(
         answer,
-        [(n,) for n in (15, 28, 32, 64, 225)],
         lambda n: ((n - 7) // 4 - 2) // 2 + 1,
         slips,
+        [(n,) for n in (15, 28, 32, 64, 225)],
         "A window of k pixels with step s fits (n + 2 padding - k) // s + 1 times, and then the pooling's does.",
         "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?",
     )
@@ -90,13 +90,13 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
             )
         ),
     }
-    return _formula(
+    return function(
         answer,
-        [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
         lambda C, types, D, kernel, places, J, E: (
             convolution(C, types, D, kernel) + types * places * J * E * D
         ),
         slips,
+        [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
         "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
         "Count the convolution first (its weights and its biases), then the matrices W_ij.",
     )
@@ -155,31 +155,3 @@ def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
     }
     praise = "One positive number is its own length: losses, evaluation and figures take such capsules as they are."
     return compare(result, scores[:, :, None], wrong, praise, "[B, J, 1]")
-
-
-def _formula(
-    answer: Callable[..., float],
-    cases: Sequence[tuple[int, ...]],
-    right: Callable[..., float],
-    slips: dict[str, Callable[..., float]],
-    praise: str,
-    advice: str,
-) -> Verdict:
-    """Whether a function of whole numbers is right, or the slip that gives exactly its values."""
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    values = []
-    for case in cases:
-        try:
-            value = number(answer(*case))
-        except Exception as error:  # whatever a learner's code raises belongs into the verdict
-            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-        if isinstance(value, Verdict):
-            return value
-        values.append(value)
-    if values == [right(*case) for case in cases]:
-        return Verdict(True, praise)
-    for why, slip in slips.items():
-        if values == [slip(*case) for case in cases]:
-            return Verdict(False, why)
-    return Verdict(False, advice)
