@@ -10,7 +10,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from capsnb import CapsNet, cli, compare, experiments, summary
+from capsnb import CapsNet, cli, compare, experiments, models, summary
 from capsnb.compare import COLUMNS, Trained, read, rows, table
 from capsnb.evaluation import Evaluation, evaluation_of_scores, wilson_interval
 from capsnb.files import results
@@ -237,11 +237,11 @@ def test_an_evaluation_of_other_data_is_refused(saved, tmp_path):
         read(tmp_path)
 
 
-def test_a_study_s_file_has_no_evaluation_but_everything_else(tmp_path):
+def test_an_old_file_of_a_study_has_no_evaluation_but_everything_else(tmp_path):
     (path,) = (results() / "depth").glob("mocapsnet-1-block-seed0.json")
     run, done = read(path), experiments.load(path)
     assert (run.name, run.accuracy, run.evaluation) == ("MoCapsNet, 1 block", done.accuracy, None)
-    network = experiments.models.MoCapsNet(**done.run.sizes)
+    network = models.MoCapsNet(**done.run.sizes)
     assert run.mult_adds == summary(network).total_mult_adds
     stopped = replace(done, history=None, failure="the loss is not finite in epoch 1")
     (tmp_path / "stopped.json").write_text(json.dumps(asdict(stopped)))
@@ -252,6 +252,14 @@ def test_a_study_s_file_has_no_evaluation_but_everything_else(tmp_path):
     (tmp_path / "half.json").write_text(path.read_text()[:100])
     with pytest.raises(ValueError, match=r"half\.json is not a finished run"):
         read(tmp_path / "half.json")
+
+
+def test_a_study_s_file_has_its_evaluation():
+    path = results() / "heads" / "alexcapsnet-capsules-seed0.json"
+    run, done = read(path), experiments.load(path)
+    assert run.evaluation == done.evaluation and run.accuracy == done.accuracy
+    assert sum(map(sum, run.evaluation.confusion)) == run.evaluation.count == 1000
+    assert "97.8" in table(rows([run]))
 
 
 class Tags(HTMLParser):
