@@ -22,6 +22,7 @@ from capsnb import experiments, models, plots
 from capsnb.data import Preprocess, load_data
 from capsnb.evaluation import Evaluation, wilson_interval
 from capsnb.files import write_atomically
+from capsnb.tables import markdown
 from capsnb.training import RUN, History, TrainConfig
 
 if TYPE_CHECKING:
@@ -312,9 +313,7 @@ def table(rows: Sequence[Row]) -> str:
 
     >>> print(table(rows([read("runs/capsnet")])))  # doctest: +SKIP
     """
-    lines = [list(COLUMNS), [":--", *["--:"] * (len(COLUMNS) - 1)], *map(_cells, rows)]
-    text = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return f"{_caption(rows)}\n\n{text}"
+    return f"{_caption(rows)}\n\n{markdown([list(COLUMNS), *map(_cells, rows)])}"
 
 
 def figures(rows: Sequence[Row]) -> Iterator[tuple[str, Figure]]:

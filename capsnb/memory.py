@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from capsnb.losses import capsule_loss
 from capsnb.profiling import peak_bytes
+from capsnb.tables import markdown
 from capsnb.training import OPTIMIZERS
 
 
@@ -44,8 +45,9 @@ class Memory:
             "the same, and what is kept for the way back": self.states + self.kept,
             "**highest point**, gradients and what comes and goes included": self.peak,
         }
-        lines = ["| a training step | MB |", "| :-- | --: |"]
-        return "\n".join([*lines, *(f"| {name} | {size / 1e6:,.1f} |" for name, size in parts.items())])
+        return markdown(
+            [["a training step", "MB"], *([name, f"{size / 1e6:,.1f}"] for name, size in parts.items())]
+        )
 
 
 def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
@@ -79,12 +81,12 @@ def predict(network: Callable[[], nn.Module], batch: int) -> Memory:
         images = torch.empty(batch, *model.image_shape)
         targets, labels = torch.empty_like(images), torch.empty(batch, dtype=torch.long)
         optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
-        step(model, optimizer, images, targets, labels, lambda: None)  # Adam makes its moments
+        step(model, optimizer, images, targets, labels)  # Adam makes its moments
         states = [value for state in optimizer.state.values() for value in state.values()]
         counted = _Allocations([*model.parameters(), *model.buffers(), *states, images, targets, labels])
         with counted:
             step(model, optimizer, images, targets, labels, counted.forward_is_over)
-        size = 3 * sum(p.nbytes for p in model.parameters())
+        size = _states(model)
     return Memory(size, counted.kept, size + counted.peak)
 
 
@@ -103,8 +105,21 @@ def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -
     images = torch.rand(batch, *model.image_shape, device=device)
     labels = torch.arange(batch, device=device) % len(model(images[:1]).lengths[0])
     optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
-    taken = peak_bytes(lambda: step(model, optimizer, images, images, labels, lambda: None), device).peak
-    return 3 * sum(p.nbytes for p in model.parameters()) + taken
+    return highest(model, lambda: step(model, optimizer, images, images, labels), device)
+
+
+def highest(model: nn.Module, taken: Callable[[], object], device: str = "cpu") -> int:
+    """The highest point of a training step that is taken twice: what it allocates, above the states that are there.
+
+    Args:
+        model: its weights, and Adam's two moments of each, are there when a step begins; gradients come and go in it.
+        taken: takes a step, and leaves no gradients behind.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Bytes.
+    """
+    return _states(model) + peak_bytes(taken, device).peak
 
 
 def step(
@@ -113,7 +128,7 @@ def step(
     images: Tensor,
     targets: Tensor,
     labels: Tensor,
-    half_way: Callable[[], None],
+    half_way: Callable[[], None] = lambda: None,
 ) -> None:
     """One training step; gradients are gone at its end. `half_way` is called when the way back begins."""
     loss = capsule_loss(model(images, labels), targets, labels).total
@@ -121,6 +136,10 @@ def step(
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+
+
+def _states(model: nn.Module) -> int:
+    return 3 * sum(p.nbytes for p in model.parameters())  # weights, and Adam's two moments of each
 
 
 class _Allocations(TorchDispatchMode):

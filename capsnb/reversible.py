@@ -14,9 +14,8 @@ from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
-from capsnb.kernels import gradients_follow
+from capsnb.kernels import gradients_follow, of_shapes_alone
 from capsnb.layers import RoutingCapsules
 
 LOST_DIGITS = 6  # at most; the ten that remain of float64 tell float32 numbers apart, with three to spare
@@ -341,7 +340,7 @@ def _demand_unchanged(number: int, layer: nn.Module, before: dict[str, tuple[int
 
 def _random_states(x: Tensor) -> list[Tensor]:
     """States of the generators that a layer may draw from; shapes without numbers draw nothing."""
-    if isinstance(x, FakeTensor):
+    if of_shapes_alone(x):
         return []
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(x.device)] if x.is_cuda else states

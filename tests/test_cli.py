@@ -1,6 +1,7 @@
 """The command line: a run in a folder, and one-line errors."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -206,7 +207,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         "mnist-mocapsnet-1-block-seed0.json",
         "mnist-rescapsnet-1-block-seed0.json",
     ]
-    assert "| MNIST, MoCapsNet, 2 blocks | not run yet |" in out
+    assert "| MNIST, MoCapsNet, 2 blocks | not run yet |" in re.sub(" +", " ", out)
     before = [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()]
     assert run(monkeypatch, capsys, *chosen)[0] == 0
     assert [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()] == before
@@ -215,7 +216,8 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
     (tmp_path / "table1-quick" / "stray.json").write_text("{}")
     code, out, _ = run(monkeypatch, capsys, "reproduce", "--check", "--out", tmp_path)
     assert code == 1 and "stray.json belongs to no row of table1-quick" in out
-    assert "| table1 | 96 | 0 |" in run(monkeypatch, capsys, "reproduce", "--list", "--out", tmp_path)[1]
+    listed = run(monkeypatch, capsys, "reproduce", "--list", "--out", tmp_path)[1]
+    assert re.search(r"table1 .* 96 \| +0 \|", listed)
 
 
 @pytest.mark.parametrize(

@@ -216,11 +216,11 @@ def test_a_command_names_no_folder_of_this_machine(monkeypatch):
         "reproduce",
         "table1",
         "--data",
-        "/home/me/data",
+        "somewhere",
         "--budget",
         "8m",
         "--out",
-        "/tmp/results",
+        "elsewhere",
     ]
     monkeypatch.setattr("sys.argv", typed)
     assert profiling.command() == [*typed[:4], "DIR", "--budget", "8m", "--out", "DIR"]

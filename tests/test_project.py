@@ -18,7 +18,18 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "
 
 # Each room may import the rooms before it, never one after it.
 ROOMS = [
-    *("files", "pair", "functional", "routing", "kernels", "layers", "reversible", "blocks", "backbones"),
+    *(
+        "files",
+        "pair",
+        "tables",
+        "functional",
+        "routing",
+        "kernels",
+        "layers",
+        "reversible",
+        "blocks",
+        "backbones",
+    ),
     *("models", "losses", "preprocess", "data", "processes", "training", "evaluation", "plots", "notebook"),
     *("profiling", "memory", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from capsnb.files import results, write_atomically
 from capsnb.profiling import Timing, command, hardware, versions
+from capsnb.tables import markdown
 
 Columns = dict[str, tuple[str, str]]  # name of a figure -> its unit and meaning
 ELSEWHERE = {"cpu": "triton", "cuda": "native"}  # the backend that a kind of device does not have
@@ -67,7 +68,7 @@ class Bench:
         for line in self.lines:
             rows.append([line["case"], line["name"], *(shown(line[n], u) for n, u in units.items())])
         failed = [f"\n{x['case']}, {x['name']}: {x['failure']}" for x in self.lines if x["failure"]]
-        return "\n".join([_markdown(rows, left=2), *failed])
+        return "\n".join([markdown(rows, left=2), *failed])
 
     def side_by_side(self, names: Iterable[str], cell: Callable[[dict[str, Any]], str]) -> str:
         """A Markdown table with a row for each case and a column for each name.
@@ -78,7 +79,7 @@ class Bench:
         """
         names, cases = list(names), dict.fromkeys(line["case"] for line in self.lines)
         rows = [[case, *(cell(self[case, name]) for name in names)] for case in cases]
-        return _markdown([["", *names], *rows], left=1)
+        return markdown([["", *names], *rows])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the measurement as JSON, whole or not at all."""
@@ -129,17 +130,6 @@ def shown(value: float | str | None, unit: str) -> str:
     scaled = value * SHOWN.get(unit, ("", 1))[1]
     digits = 2 - math.floor(math.log10(abs(scaled))) if scaled else 0
     return f"{scaled:,.{min(max(digits, 0), 6)}f}"
-
-
-def _markdown(rows: list[list[str]], *, left: int) -> str:
-    """A table that is also readable as plain text; the first columns are aligned left, the others right."""
-    widths = [max(3, *map(len, cells)) for cells in zip(*rows, strict=True)]
-    rules = ["-" * w if k < left else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
-    padded = [
-        [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-        for row in [rows[0], rules, *rows[1:]]
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def elsewhere(device: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from capsnb import memory
 from capsnb.bench.measurement import SECONDS, Bench, Columns, blank, chosen, elsewhere, finished, seconds
 from capsnb.bench.steps import inputs, training_step
 from capsnb.bench.ways import CASES
@@ -231,9 +232,8 @@ def _networks(
             line["accounted"] = line["states"] + line["saved"]
             if on_gpu := torch.device(device).type == "cuda":
                 torch.cuda.empty_cache()  # what other networks left behind
-            # Weights and Adam's two moments are there when a step begins; gradients come and go within it.
             step = training_step(model, batch, seed)
-            line["peak"] = line["states"] * 3 // 4 + peak_bytes(step, device).peak
+            line["peak"] = memory.highest(model, step, device)
             line["broken"] = sum(int((~p.isfinite()).sum()) for p in model.parameters())
             if on_gpu:
                 free, there = torch.cuda.mem_get_info(device)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from capsnb import memory
 from capsnb.backbones import LinearHead, feature_shape
 from capsnb.bench.measurement import (
     ELSEWHERE,
@@ -23,9 +25,8 @@ from capsnb.bench.measurement import (
 )
 from capsnb.kernels import BACKENDS, Backend
 from capsnb.layers import RoutingCapsules
-from capsnb.losses import capsule_loss
 from capsnb.models import AlexCapsNet, BackboneNet, CapsNet, ResNetCapsNet
-from capsnb.profiling import compare, peak_bytes
+from capsnb.profiling import compare
 from capsnb.training import OPTIMIZERS
 
 NETWORKS: dict[str, Callable[[], CapsNet | BackboneNet]] = {
@@ -88,9 +89,7 @@ def step(
             lines.append(line := blank(COLUMNS["step"], case, name, timings.errors))
             if name in timings:
                 line |= seconds(timings, name) | {"times_floor": ratio(timings, name, WITHOUT)}
-                # Weights and Adam's two moments are there when a step begins; gradients come and go within it.
-                states = 3 * sum(p.nbytes for p in models[name].parameters())
-                line["peak"] = states + peak_bytes(steps[name], device).peak
+                line["peak"] = memory.highest(models[name], steps[name], device)
     return finished("step", COLUMNS["step"], lines, device, batch=batch, blocks=1, rounds=rounds, seed=seed)
 
 
@@ -137,9 +136,4 @@ def training_step(
     images, targets, labels = inputs(model.image_shape, batch, next(model.parameters()).device, seed)
     optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
 
-    def step() -> None:
-        capsule_loss((parallel or model)(images, labels), targets, labels).total.backward()
-        optimizer.step()
-        optimizer.zero_grad()  # at the end: the step's memory includes its gradients
-
-    return step
+    return partial(memory.step, parallel or model, optimizer, images, targets, labels)

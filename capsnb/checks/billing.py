@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, number, unanswered
+from capsnb.checks import Verdict, call, function, number, unanswered
 from capsnb.reversible import LOST_DIGITS
 
 B, J, E = 128, 32, 8
@@ -100,29 +100,18 @@ def even(answer: Callable[[int, int], float]) -> Verdict:
     >>> even(lambda J, E: 4 * J * E).right
     True
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    sizes = (5, 3)
-    try:
-        value = number(answer(*sizes))
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    if isinstance(value, Verdict):
-        return value
-    numbers = sizes[0] * sizes[1]
     slips = {
-        numbers: "That compares with the weights alone. Adam's states are four times as many numbers.",
-        3 * numbers: "Count four: weights, gradients, two moments.",
-        4 * numbers**2: "J and E of the input cancel against one J and one E of the weights.",
-        2 * numbers: "Count four tensors: weights, gradients, two moments.",
-        16 * numbers: "Both sides have four bytes for each number: they cancel.",
+        "That compares with the weights alone. Adam's states are four times as many numbers.": lambda J, E: (
+            J * E
+        ),
+        "Count four: weights, gradients, two moments.": lambda J, E: 3 * J * E,
+        "J and E of the input cancel against one J and one E of the weights.": lambda J, E: 4 * (J * E) ** 2,
+        "Count four tensors: weights, gradients, two moments.": lambda J, E: 2 * J * E,
+        "Both sides have four bytes for each number: they cancel.": lambda J, E: 16 * J * E,
     }
-    if value == 4 * numbers:
-        return Verdict(
-            True,
-            f"4 J E: {4 * 32 * 8:,} images for the paper's layers, whose batch is {B}. Weights weigh more.",
-        )
-    return Verdict(False, slips.get(int(value), "Set B J E equal to 4 J² E², and solve for B."))
+    praise = f"4 J E: {4 * 32 * 8:,} images for the paper's layers, whose batch is {B}. Weights weigh more."
+    advice = "Set B J E equal to 4 J² E², and solve for B."
+    return function(answer, lambda J, E: 4 * J * E, slips, [(5, 3)], praise, advice)
 
 
 def deepest(answer: Callable[[float], float]) -> Verdict:

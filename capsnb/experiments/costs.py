@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,10 +17,10 @@ from capsnb.bench import Bench
 from capsnb.experiments.papers import numbers
 from capsnb.experiments.recipes import DATA
 from capsnb.files import results
+from capsnb.tables import markdown
 
 SHAPES = {"mnist": "1x28x28", "cifar10": "3x32x32", "svhn": "3x32x32"}
 NETWORKS = ("ResCapsNet", "MoCapsNet")
-MEGABYTE = 10**6
 
 
 def measure(folder: str | os.PathLike[str] | None = None, *, progress: bool = True) -> None:
@@ -53,20 +52,20 @@ def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
     Returns:
         A Markdown table, a line for each data set and depth.
     """
-    heads = ["data", "blocks", *(f"{name}, {whose}" for name in NETWORKS for whose in ("paper", "ours"))]
-    lines = [heads, [":--"] + ["--:"] * (len(heads) - 1)]
+    lines = [["data", "blocks", *(f"{name}, {whose}" for name in NETWORKS for whose in ("paper", "ours"))]]
     said = {
         (record["dataset"], record["model"]): record["memory_mb_by_blocks"] for record in numbers()["table4"]
     }
     for data, shape in SHAPES.items():
         found = _measured(f"-{shape}", device, folder)
         for blocks in range(1, 9):
+            case = f"network, {blocks} block{'s' * (blocks > 1)}"
             line = [DATA[data], str(blocks)]
             for name in NETWORKS:
                 paper = said[data, "(Res)CapsNet" if name == "ResCapsNet" else name][str(blocks)]
-                line += [f"{paper:,}", _megabytes(found, blocks, name)]
+                line += [f"{paper:,}", _shown(_figure(found, case, name, "peak"), "B")]
             lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> str:
@@ -81,36 +80,32 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
     """
     paper = numbers()["figures"]
     times, large = (_measured(kind, device, folder) for kind in ("", "-3x32x32"))
-    memory = {name: _added(large, "network", name, "peak") for name in NETWORKS}
-    seconds = {name: _added(times, "stack", name, "median") for name in NETWORKS}
-    added = paper["fig4_memory_slope_mb_per_block"]
-    time = paper["fig4_time_slope"]
-    worst = max(
-        (line["inference_residual"] or 0 for line in _lines(times, "network", "MoCapsNet")), default=None
-    )
-    rows: list[tuple[str, str, str]] = [
-        *(
-            (
-                f"{name}, memory a block / MB",
-                f"{added[name]:,}",
-                _shown(memory[name], lambda x: f"{x / MEGABYTE:.2f}"),
-            )
-            for name in NETWORKS
-        ),
-        (
-            "time a block, MoCapsNet over the other",
-            f"{time['MoCapsNet'] / time['CapsNet']:.2f}",
-            _shown(_over(seconds), lambda x: f"{x:.2f}"),
-        ),
-        (
-            "inference, MoCapsNet over the other, worst",
-            f"{1 + paper['inference_overhead_worst_percent'] / 100:.2f}",
-            _shown(worst, lambda x: f"{x:.2f}"),
-        ),
+    residual, momentum = (_figure(times, "stack, each block", name, "median") for name in NETWORKS)
+    ends = [line for line in times.lines if line["case"].startswith("network, ")] if times else []
+    inference = [
+        line["inference_residual"] for line in ends if line["blocks"] and line["name"] == "MoCapsNet"
     ]
-    return "\n".join(
-        ["| | paper | ours |", "| :-- | --: | --: |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    )
+    lines = [["", "paper", "ours"]]
+    for name, added in paper["fig4_memory_slope_mb_per_block"].items():
+        ours = _figure(large, "network, each block", name, "peak")
+        lines.append([f"{name}, memory a block / MB", f"{added:,}", _shown(ours, "B")])
+    slope = paper["fig4_time_slope"]
+    ratio = momentum / residual if momentum and residual else None
+    worst = max((figure for figure in inference if figure), default=None)
+    percents = paper["inference_overhead_worst_percent"]
+    lines += [
+        [
+            "time a block, MoCapsNet over the other",
+            _shown(slope["MoCapsNet"] / slope["CapsNet"], "times"),
+            _shown(ratio, "times"),
+        ],
+        [
+            "inference, MoCapsNet over the other, worst",
+            _shown(1 + percents / 100, "times"),
+            _shown(worst, "times"),
+        ],
+    ]
+    return markdown(lines)
 
 
 COSTS: dict[str, Callable[..., str]] = {"table4": table4, "figures": slopes}
@@ -126,33 +121,13 @@ def _measured(kind: str, device: str, folder: str | os.PathLike[str] | None) -> 
     return bench.read(path) if path.exists() else None
 
 
-def _lines(found: Bench | None, case: str, name: str) -> list[dict[str, Any]]:
-    lines = found.lines if found else []
-    return [
-        line
-        for line in lines
-        if line["case"].startswith(f"{case}, ") and line["name"] == name and line["blocks"]
-    ]
+def _figure(found: Bench | None, case: str, name: str, column: str) -> float | None:
+    """A figure of a measurement; None where it was not measured."""
+    try:
+        return None if found is None else found[case, name][column]
+    except KeyError:
+        return None
 
 
-def _added(found: Bench | None, case: str, name: str, figure: str) -> float | None:
-    """The slope over the depths that the measurement holds."""
-    lines = found.lines if found else []
-    return next(
-        (line[figure] for line in lines if (line["case"], line["name"]) == (f"{case}, each block", name)),
-        None,
-    )
-
-
-def _megabytes(found: Bench | None, blocks: int, name: str) -> str:
-    peak = next((line["peak"] for line in _lines(found, "network", name) if line["blocks"] == blocks), None)
-    return _shown(peak, lambda x: f"{x / MEGABYTE:,.0f}")
-
-
-def _over(values: dict[str, float | None]) -> float | None:
-    ours, other = values["MoCapsNet"], values["ResCapsNet"]
-    return ours / other if ours and other else None
-
-
-def _shown(value: float | None, text: Callable[[float], str]) -> str:
-    return "not run yet" if value is None else text(value)
+def _shown(value: float | None, unit: str) -> str:
+    return "not run yet" if value is None else bench.shown(value, unit)

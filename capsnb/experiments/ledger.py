@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from capsnb.experiments import papers, studies
-from capsnb.experiments.papers import Published
+from capsnb.experiments.papers import Published, percent
 from capsnb.experiments.run import Finished, Run, load, perform
 from capsnb.files import results
+from capsnb.tables import markdown
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     **studies.STUDIES,
@@ -56,9 +57,14 @@ class Row:
         return statistics.fmean(done.accuracy for done in self.found) if self.found else math.nan
 
     @property
-    def spread(self) -> float:
-        """Standard deviation over the seeds; NaN for fewer than two."""
-        return statistics.stdev(done.accuracy for done in self.found) if len(self.found) > 1 else math.nan
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None for fewer than two."""
+        return statistics.stdev(done.accuracy for done in self.found) if len(self.found) > 1 else None
+
+    @property
+    def ours(self) -> str:
+        """What was run, in per cent, with the number of seeds in brackets; or "not run yet"."""
+        return f"{percent(self.mean, self.spread)} ({len(self.found)})" if self.found else "not run yet"
 
 
 def runs(study: str) -> list[Run]:
@@ -235,49 +241,34 @@ def table(study: str, folder: str | os.PathLike[str] | None = None) -> str:
     found = rows(study, folder)
     cited = any(row.published for row in found)
     found = [row for row in found if row.published or row.found or not cited]
-    heads = ["run", *(["paper / %"] if cited else []), "ours / %"]
+    heads = ["run", *(["paper / %"] if cited else []), "ours / % (seeds)"]
     if any(row.found for row in found):
-        heads += ["seeds", "lowest", "highest", "minutes a run"]
-    lines = [heads, [":--"] + ["--:"] * (len(heads) - 1)]
+        heads += ["lowest", "highest", "minutes a run"]
+    lines = [heads]
     for row in found:
-        line = [row.label]
-        if cited:
-            line.append(_percent(row.published.accuracy, row.published.spread) if row.published else "–")
+        line = [row.label, *([str(row.published or "–")] if cited else []), row.ours]
         if row.found:
-            shares = [100 * done.accuracy for done in row.found]
+            shares = [done.accuracy for done in row.found]
             minutes = statistics.fmean(done.seconds for done in row.found) / 60
-            line += [
-                _percent(row.mean, row.spread),
-                str(len(shares)),
-                f"{min(shares):.2f}",
-                f"{max(shares):.2f}",
-            ]
-            line.append(f"{minutes:.1f}")
-        else:
-            line += ["not run yet", "0", "–", "–", "–"]
-        lines.append(line[: len(heads)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            line += [percent(min(shares)), percent(max(shares)), f"{minutes:.1f}"]
+        lines.append(line + ["–"] * (len(heads) - len(line)))
+    return markdown(lines)
 
 
 def overview(folder: str | os.PathLike[str] | None = None) -> str:
     """How much of every study and table has been run, as a Markdown table; variants once they have been begun."""
-    lines = ["| study | runs | finished | what it asks |", "| :-- | --: | --: | :-- |"]
+    lines = [["study", "what it asks", "runs", "finished"]]
     for study, made in STUDIES.items():
         found = rows(study, folder)
         done = sum(len(row.found) for row in found)
         if study.endswith(("-quick", "-awake")) and not done:
             continue
         asked = (getattr(made, "func", made).__doc__ or "").partition("\n")[0]
-        lines.append(f"| {study} | {sum(len(row.runs) for row in found)} | {done} | {asked} |")
-    return "\n".join(lines)
+        lines.append([study, asked, str(sum(len(row.runs) for row in found)), str(done)])
+    return markdown(lines, left=2)
 
 
 def _made(study: str) -> Iterator[Run]:
     if study not in STUDIES:
         raise ValueError(f"unknown study {study!r}; choose one of {', '.join(STUDIES)}")
     return STUDIES[study]()
-
-
-def _percent(mean: float, spread: float | None) -> str:
-    known = spread is not None and not math.isnan(spread)
-    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if known and spread is not None else "")

@@ -38,6 +38,19 @@ class Published:
     spread: float | None
     source: str
 
+    def __str__(self) -> str:
+        """In per cent, as tables show it."""
+        return percent(self.accuracy, self.spread)
+
+
+def percent(mean: float, spread: float | None = None) -> str:
+    """A share, and its spread if there is one, in per cent.
+
+    >>> percent(0.9942, 0.0004), percent(0.9806)
+    ('99.42 ± 0.04', '98.06')
+    """
+    return f"{100 * mean:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+
 
 @cache
 def numbers() -> dict[str, Any]:
@@ -162,9 +175,7 @@ def _run(table: str, record: dict[str, Any], seed: int) -> Run:
         sizes |= {"routing": record["routing"]}
     if "capsules" in record:
         sizes |= {"hidden_capsules": record["capsules"]}
-    model = {"CapsNet (2-Conv)": "TwoConvCapsNet", "CapsNet (2-Conv + 4-ensemble)": "TwoConvCapsNet"}.get(
-        name, name
-    )
+    model = "TwoConvCapsNet" if "2-Conv" in name else name
     return Run(table, label, model, sizes, config, data, members=4 if "ensemble" in name else 1)
 
 

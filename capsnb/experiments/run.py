@@ -186,7 +186,7 @@ def perform(
         ValueError: the data set is damaged, the machine lacks what the run asks for, or what is kept is of another run.
     """
     started = time.monotonic()
-    data, path = _data(run.data, root, json.dumps(run.preprocess), run.images), run.path(folder)
+    data, path = _data(run.data, root, Preprocess(**run.preprocess), run.images), run.path(folder)
     unfinished = path.parents[1] / "unfinished" / run.study / run.name
     members: list[nn.Module] = []
     histories: list[History] = []
@@ -223,7 +223,7 @@ def perform(
 
 
 @lru_cache(maxsize=1)
-def _data(name: str, root: str | None, preprocess: str, images: int | None) -> ImageData:
+def _data(name: str, root: str | None, preprocess: Preprocess, images: int | None) -> ImageData:
     """Loaded once for the runs that a process performs one after another."""
-    found = load_data(name, root, preprocess=Preprocess(**json.loads(preprocess)))
+    found = load_data(name, root, preprocess=preprocess)
     return found if images is None else found.subset(train=images)

@@ -87,11 +87,14 @@ def route(
     if iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             return squash(uniform_sum(u, weight)).to(given)
-    if (
-        _following.get() and u.numel() and not isinstance(u, FakeTensor)
-    ):  # of shapes alone: the operator knows
+    if _following.get() and u.numel() and not of_shapes_alone(u):  # the operator knows its shapes
         return _Followed.apply(u, weight, iterations, backend).to(given)
     return _route(u, weight, iterations, backend, recompute)[0].to(given)
+
+
+def of_shapes_alone(x: Tensor) -> bool:
+    """Whether a tensor has a shape and no numbers, as in `capsnb.memory`: what would look at them is left out."""
+    return isinstance(x, FakeTensor)
 
 
 def _small(B: int, weight: Tensor, dtype: torch.dtype) -> bool:
