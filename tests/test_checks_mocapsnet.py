@@ -1,6 +1,4 @@
-"""The checks of chapter 12 accept what is right and explain what is wrong."""
-
-import re
+"""The checks of chapter 12: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import pytest
 import torch
@@ -102,27 +100,6 @@ WRONG = [
 EXERCISES = [mocapsnet.parameters, mocapsnet.routed_layers, mocapsnet.welch, mocapsnet.converted]
 
 
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    verdict = check(answer)
-    assert verdict.right is True, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
-def test_wrong_answers_are_explained(check, answer, reason):
-    verdict = check(answer)
-    assert verdict.right is False, verdict
-    assert re.search(reason, verdict.message), verdict.message
-
-
-@pytest.mark.parametrize("check", EXERCISES)
-def test_an_untouched_exercise_is_open(check):
-    assert check(...).right is None
-    if check not in (mocapsnet.routed_layers, mocapsnet.parameters):
-        assert check(lambda *arguments: ...).right is None
-
-
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_the_formula_is_the_package_s(blocks):
     """What the exercise calls right is counted in the network itself, at the paper's sizes."""
@@ -150,3 +127,10 @@ def test_the_generator_is_left_alone():
     state = torch.get_rng_state()
     mocapsnet.converted(convert)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "check", [check for check in EXERCISES if check not in (mocapsnet.routed_layers, mocapsnet.parameters)]
+)
+def test_a_function_with_nothing_in_it_is_open(check):
+    assert check(lambda *arguments: ...).right is None

@@ -1,7 +1,6 @@
-"""The checks of chapter 7 accept what is right and explain what is wrong."""
+"""The checks of chapter 7: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import math
-import re
 
 import pytest
 import torch
@@ -72,26 +71,6 @@ WRONG = [
 EXERCISES = [shortcuts.longest, shortcuts.gradient, shortcuts.paths, shortcuts.weighted]
 
 
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    verdict = check(answer)
-    assert verdict.right is True, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
-def test_wrong_answers_are_explained(check, answer, reason):
-    verdict = check(answer)
-    assert verdict.right is False, verdict
-    assert re.search(reason, verdict.message), verdict.message
-
-
-@pytest.mark.parametrize("check", EXERCISES)
-def test_an_untouched_exercise_is_open(check):
-    assert check(...).right is None
-    assert check(lambda *arguments: ...).right is None
-
-
 @given(st.integers(0, 5), st.floats(0.01, 30))
 def test_the_bound_holds_for_the_package(layers, std):
     """The answer to the first exercise is true of capsules that begin shorter than 1."""
@@ -117,3 +96,8 @@ def test_the_gradient_is_autograds(layers):
         jacobian = torch.autograd.functional.jacobian(layer, x.detach()).reshape(6, 6)
         g = g + jacobian.T @ g
     torch.testing.assert_close(g, expected.flatten())
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+def test_a_function_with_nothing_in_it_is_open(check):
+    assert check(lambda *arguments: ...).right is None

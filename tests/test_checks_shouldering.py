@@ -1,6 +1,4 @@
-"""The checks of chapter 14 accept what is right and explain what is wrong."""
-
-import re
+"""The checks of chapter 14: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import pytest
 import torch
@@ -69,26 +67,6 @@ EXERCISES = [
 ]
 
 
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    verdict = check(answer)
-    assert verdict.right is True, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
-def test_wrong_answers_are_explained(check, answer, reason):
-    verdict = check(answer)
-    assert verdict.right is False, verdict
-    assert re.search(reason, verdict.message), verdict.message
-
-
-@pytest.mark.parametrize("check", EXERCISES)
-def test_an_untouched_exercise_is_open(check):
-    assert check(...).right is None
-    assert check(lambda *arguments: ...).right is None
-
-
 @given(*(st.integers(1, 4) for _ in range(4)), st.integers(2, 5), st.integers(1, 3), st.integers(1, 3))
 def test_the_formula_is_the_packages(C, types, D, kernel, J, E, more):
     """The answer to the second exercise is true of any head."""
@@ -98,3 +76,8 @@ def test_the_formula_is_the_packages(C, types, D, kernel, J, E, more):
     )
     count = sum(p.numel() for p in head.parameters())
     assert count == parameters(C, types, D, kernel, (more + 1) ** 2, J, E)
+
+
+@pytest.mark.parametrize("check", EXERCISES)
+def test_a_function_with_nothing_in_it_is_open(check):
+    assert check(lambda *arguments: ...).right is None
