@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend, route
@@ -51,10 +52,14 @@ class PrimaryCapsules(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
-        features = self.conv(x)  # [B, types*D, H', W']
-        B, _, H, W = features.shape
-        capsules = features.reshape(B, self.capsule_types, self.dim, H, W).permute(0, 1, 3, 4, 2)
-        return squash(capsules.reshape(B, -1, self.dim))  # [B, I, D]
+        if self.conv.kernel_size == self.conv.stride == (1, 1):  # a matrix product, and faster as one
+            features = F.linear(
+                x.flatten(2).mT, self.conv.weight.flatten(1), self.conv.bias
+            )  # [B, HW, types*D]
+        else:
+            features = self.conv(x).flatten(2).mT  # [B, H'W', types*D]
+        capsules = features.unflatten(2, (self.capsule_types, self.dim)).transpose(1, 2)
+        return squash(capsules.flatten(1, 2))  # [B, I, D]
 
 
 class RoutingCapsules(nn.Module):
