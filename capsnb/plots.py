@@ -11,11 +11,13 @@ import functools
 import hashlib
 import html
 import io
+import json
 import math
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
@@ -207,6 +209,43 @@ def to_html(fig: Figure) -> str:
         fig.set_layout_engine("none")  # laying out a second time would move everything by a hair
     svg = _inline(buffer.getvalue(), alt)
     return f'<figure class="capsnb-figure" style="margin:0.75rem 0;color:inherit;background:transparent">{svg}</figure>'
+
+
+@dataclass(frozen=True)
+class Live:
+    """A live figure: on the book's pages its script takes the place of the still picture, elsewhere the picture stays.
+
+    Attributes:
+        name: of the figure; its script is `book/_static/live_NAME.js`.
+        still: the picture.
+        given: the numbers that the script gets, as JSON.
+    """
+
+    name: str
+    still: Figure
+    given: Mapping[str, Any]
+
+    def _repr_html_(self) -> str:
+        given = html.escape(json.dumps(self.given, separators=(",", ":")))
+        return f'<div class="live" data-live="{self.name}" data-given="{given}">{to_html(self.still)}</div>'
+
+
+def live(name: str, still: Figure, **given: Any) -> Live:
+    """Make a live figure of a still one and of numbers.
+
+    Args:
+        name: of the script that draws it, `book/_static/live_NAME.js`.
+        still: what is shown where there is no script, described with `describe`.
+        given: what the script needs, in the types that JSON knows; round what it need not have in full.
+
+    Returns:
+        What a cell shows by ending in it.
+
+    >>> fig, axes = figure()
+    >>> live("squash", describe(fig, "Empty axes."), lengths=[0.5, 1])._repr_html_()[:40]
+    '<div class="live" data-live="squash" dat'
+    """
+    return Live(name, still, given)
 
 
 def _inline(document: str, alt: str) -> str:

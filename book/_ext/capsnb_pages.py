@@ -79,9 +79,10 @@ class OwnBadge(SphinxTransform):
                 image["uri"] = "/_static/open-in-colab.svg"
 
 
-def no_widget_scripts(app: Sphinx, config: Config) -> None:
-    """Ask for no script from a CDN: the pages have no live widgets."""
+def own_scripts_alone(app: Sphinx, config: Config) -> None:
+    """Ask for no script from a CDN, since no page has widgets; load the book's own in order: live.js, then live_*.js."""
     config["nb_ipywidgets_js"] = {}
+    config["html_js_files"] = sorted(config["html_js_files"])
 
 
 def no_thebe_scripts(
@@ -100,6 +101,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive and what makes pages self-contained."""
     app.add_directive("chapter-table", ChapterTable)
     app.add_transform(OwnBadge)
-    app.connect("config-inited", no_widget_scripts)
+    app.connect("config-inited", own_scripts_alone)
     app.connect("html-page-context", no_thebe_scripts)
     return {"parallel_read_safe": True}

@@ -20,7 +20,7 @@ def test_page_in_browser(name, look, pages, chromium):
         for figure in page.query_selector_all(".capsnb-figure svg"):
             box = figure.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= screenshots.LOOKS[look][1] + 1
-        paper = "[...document.querySelectorAll('.text_html:is(:has(.capsnb-figure), :has(.memory-bar))')]"
+        paper = "[...document.querySelectorAll('.text_html:is(:has(.capsnb-figure), :has(.live))')]"
         grounds = page.evaluate(f"{paper}.map(e => getComputedStyle(e).backgroundColor)")
         assert set(grounds) <= {TRANSPARENT}, "a figure lies on a card that its ink was not chosen for"
     finally:

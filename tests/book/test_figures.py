@@ -15,11 +15,11 @@ def page(pages, chromium):
 
 
 def said(page):
-    return page.locator(".memory-said").inner_text()
+    return page.locator(".live-said").inner_text()
 
 
 def test_the_memory_bar_follows_keyboard_and_mouse(page):
-    sliders = page.locator(".memory-slider input")
+    sliders = page.locator(".live-slider input")
     assert sliders.count() == 2
     before = said(page)
     assert before.startswith("8 blocks, 128 images: ")
@@ -51,5 +51,5 @@ def test_without_scripts_a_still_picture_stays(pages, chromium):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((pages / PAGE).as_uri())
-    assert page.locator(".memory-bar svg").is_visible()
+    assert page.locator(".live[data-live='memory'] svg").is_visible()
     context.close()
