@@ -1,7 +1,7 @@
 """Run chapters as Colab does: python tools/lone.py FOLDER [--python PYTHON] [--torch 2.6.0] [03 ...].
 
 FOLDER gets a virtual environment with Jupyter's kernel and a PyTorch that was there before, and nothing of capsnb. Each
-chapter then runs alone in an empty folder. Its set-up cell installs capsnb as it stands in the chapter, from the address
+chapter then runs alone in an empty folder. Its set-up cell installs capsnb as it stands there, from the address
 that it names; git answers for that address with the commit that is checked out here. Nothing that was there may change
 but by addition. What was found goes into results/lone.json.
 """
