@@ -1,4 +1,4 @@
-"""Links that nobody has to write: from code to the reference, from the reference to chapters, from words to the glossary.
+"""Links that nobody has to write: from code to the reference, from there to chapters, from words to the glossary.
 
 They are made when a page is written, so that a notebook on its own stays as it is.
 """
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 Place = tuple[str, str]  # a page, and an identifier on it
 
-CODE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S)  # a name, perhaps called
+CODE = re.compile(
+    r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S
+)  # a name, perhaps called
 PACKAGES = ("capsnb", "capsnb.kernels", "capsnb.bench", "capsnb.experiments")
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")
@@ -59,7 +61,9 @@ def inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
 class Links(SphinxPostTransform):
     """What the transforms share."""
 
-    default_priority = 5  # before references are resolved: links that are there are seen
+    default_priority = (
+        5  # before references are resolved: links that are there are seen
+    )
 
     def link(self, place: Place, inner: nodes.Node, kind: str) -> nodes.reference:
         """Return a link to a place in the book."""
@@ -198,11 +202,7 @@ def scopes(node: nodes.Node) -> Iterator[str]:
 
 
 def form(term: str) -> str:
-    """Return a pattern for a term, singular or plural, that may begin a sentence and be broken over lines.
-
-    >>> [bool(re.fullmatch(form("margin loss"), said)) for said in ("margin losses", "Margin\\nloss", "margin lost")]
-    [True, True, False]
-    """
+    """Return a pattern for a term, singular or plural, that may begin a sentence and be broken over lines."""
     *others, last = map(re.escape, term.split())
     if last.endswith(("x", "y")):
         last = f"{last[:-1]}(?:{last[-1]}|{'ce' if last.endswith('x') else 'ie'}s)"
@@ -223,13 +223,15 @@ class GlossaryLinks(Links):
             if kind == "term" and term not in TOO_COMMON
         }
         here = self.env.docname
-        if here.startswith(NO_PROSE_PAGES) or here in {page for page, _ in terms.values()}:
+        if here.startswith(NO_PROSE_PAGES) or here in {
+            page for page, _ in terms.values()
+        }:
             return
         for made in self.document.findall(addnodes.pending_xref):
             if made["reftype"] == "term":
                 terms.pop(made["reftarget"], None)
         for paragraph in list(self.document.findall(nodes.paragraph)):
-            if inside(paragraph, *NOT_PROSE) or in_card(paragraph):
+            if inside(paragraph, *NOT_PROSE) or aside(paragraph):
                 continue
             for text in list(paragraph.findall(nodes.Text)):
                 if terms and not inside(text, *NOT_PROSE):
@@ -245,7 +247,7 @@ class GlossaryLinks(Links):
         for found in re.finditer(rf"(?<![\w-])(?:{any_term})(?![\w-])", said):
             term = longest[found.lastindex - 1]
             opens = found[0][0].isupper() and term[0].islower()
-            if term not in terms or opens and not begins(text, found, paragraph):
+            if term not in terms or (opens and not begins(text, found, paragraph)):
                 continue
             inner = nodes.inline("", found[0])
             new.append(nodes.Text(said[end : found.start()]))
@@ -265,10 +267,12 @@ def begins(text: nodes.Text, found: re.Match, paragraph: nodes.paragraph) -> boo
     return text is next(iter(paragraph.findall(nodes.Text)))
 
 
-def in_card(node: nodes.Node) -> bool:
-    """Whether a node stands in the card that opens a chapter, which sums up before anything is explained."""
+def aside(node: nodes.Node) -> bool:
+    """Whether a node stands in the card that opens a chapter, or in the list of references that ends it."""
     while node := node.parent:
         if "admonition-what-you-need" in node.get("classes", ()):
+            return True
+        if "references" in node.get("names", ()):
             return True
     return False
 

@@ -14,6 +14,7 @@ from capsnb_pages import ROOT
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc import FunctionDocumenter
 from sphinx.util.docutils import SphinxDirective
 
 KINDS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -47,6 +48,16 @@ def no_aliases(
     return True if type(thing).__name__ == "_tuplegetter" else None
 
 
+class OneSignature(FunctionDocumenter):
+    """Show a function with its own signature: overloads say for type checkers what its docstring says for readers."""
+
+    def format_signature(self, **kwargs: object) -> str:
+        """Return the signature, once."""
+        if self.analyzer:
+            self.analyzer.overloads = {}
+        return super().format_signature(**kwargs)
+
+
 class Generated(SphinxDirective):
     """A directive that writes Markdown."""
 
@@ -64,6 +75,7 @@ class Exports(Generated):
     def run(self) -> list[nodes.Node]:
         """Return the list; every name leads to its entry."""
         package = importlib.import_module("capsnb")
+        self.env.note_dependency(package.__file__)
         return self.markdown(" · ".join(f"`capsnb.{n}`" for n in package.__all__))
 
 
@@ -96,6 +108,7 @@ def commands(command: object, *path: str) -> Iterator[tuple[tuple[str, ...], obj
 def command_line() -> list[tuple[tuple[str, ...], object]]:
     """Return every command with the words that call it."""
     import typer
+
     from capsnb.cli import app
 
     return list(commands(typer.main.get_command(app), "capsnb"))
@@ -115,18 +128,14 @@ def parameters(command: object) -> Iterator[str]:
         else:
             named = f"{', '.join(option.opts)} {kinds[option.name]}"
         told = [option.help] if option.help else []
-        if option.default not in (None, False):
+        if option.default is not None and option.default is not False:
             value = option.opts[0] if option.default is True else option.default
             told.append(f"default `{value}`")
         yield f"- `{named}`" + f": {'; '.join(told)}" * bool(told)
 
 
 def kind_of(hint: object) -> str:
-    """Name what an option takes.
-
-    >>> kind_of(list[str] | None), kind_of(int)
-    ('TEXT', 'INTEGER')
-    """
+    """Name what an option takes; it may be left out (None), or repeated (a list)."""
     parts = (part for part in (*get_args(hint), hint) if part is not type(None))
     kind = next(parts, None)
     kind = next(iter(get_args(kind)), kind)
@@ -139,7 +148,8 @@ class CommandLine(Generated):
     def run(self) -> list[nodes.Node]:
         """Return a section for each command."""
         self.env.note_dependency(str(ROOT / "capsnb" / "cli.py"))
-        return [self.section(" ".join(path), command) for path, command in command_line()]
+        _, *below = command_line()
+        return [self.section(" ".join(path), command) for path, command in below]
 
     def section(self, words: str, command: object) -> nodes.section:
         """Return what one command does, takes and assumes."""
@@ -152,6 +162,8 @@ class CommandLine(Generated):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and what prepares docstrings."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.add_autodocumenter(OneSignature, override=True)
     app.add_directive("exports", Exports)
     app.add_directive("rooms", Rooms)
     app.add_directive("command-line", CommandLine)
