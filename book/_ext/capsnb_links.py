@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from capsnb_pages import ROOT, title_and_promise
+from capsnb_pages import ROOT, cells_of, title_and_promise
 from capsnb_reference import command_line
 from docutils import nodes
 from sphinx import addnodes
@@ -81,7 +81,7 @@ class ChapterLinks(Links):
         if not self.env.docname.startswith("reference"):
             return
         files = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
-        titles = {file.stem: title_and_promise(file)[0] for file in files}
+        titles = {file.stem: title_and_promise(cells_of(file))[0] for file in files}
         pages = {int(page[:2]): page for page in titles}
         for text in list(self.document.findall(nodes.Text)):
             if not inside(text, nodes.reference, nodes.literal, nodes.title):
