@@ -268,9 +268,9 @@ def begins(text: nodes.Text, found: re.Match, paragraph: nodes.paragraph) -> boo
 
 
 def aside(node: nodes.Node) -> bool:
-    """Whether a node stands in the card that opens a chapter, or in the list of references that ends it."""
+    """Whether a node stands in a chapter's card, in the map of the chapters, or in the references that end a chapter."""
     while node := node.parent:
-        if "admonition-what-you-need" in node.get("classes", ()):
+        if {"admonition-what-you-need", "chapter-map"} & set(node.get("classes", ())):
             return True
         if "references" in node.get("names", ()):
             return True
