@@ -208,7 +208,7 @@ def load_data(
     Args:
         name: "mnist5k" (5,000 real MNIST images inside the package: 4,000 to train on and 1,000 to test on,
             400 and 100 per class), "mnist", "svhn", "cifar10", "cifar100", or "folder:PATH" for your own
-            images in PATH/train/<class>/* and PATH/test/<class>/*.
+            images in `PATH/train/<class>/*` and `PATH/test/<class>/*`.
         root: the folder that holds the files; by default the environment's CAPSNB_DATA, else "data". A
             relative PATH of "folder:PATH" starts at root if one is given, else at the current folder.
         download: fetch files that are not there (through torchvision).

@@ -1,5 +1,6 @@
 r"""The book's pictures: one style, read on light and dark pages, by eye and by ear.
 
+Used in every chapter; what the figures of a trained network tell is asked in chapter 15, *How good is it, really?*
 Every function returns a matplotlib figure that carries a text alternative (`describe`). In a notebook, after
 `use_style()`, a figure is shown as an SVG inside the page: its ink is the page's own (`currentColor`), its
 letters are the page's letters, and the same figure always gives the same bytes.

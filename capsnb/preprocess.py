@@ -166,7 +166,7 @@ class Preprocess:
 def standardise(images: Tensor) -> Tensor:
     r"""Give each image mean 0 and variance 1, over all its channels and pixels.
 
-    $$x' = \frac{x - \mu}{\sigma}, \qquad \mu = \overline{x}, \quad \sigma^2 = \overline{(x - \mu)^2}$$
+    .. math:: x' = \frac{x - \mu}{\sigma}, \qquad \mu = \overline{x}, \quad \sigma^2 = \overline{(x - \mu)^2}
 
     An image of one single value has no variance to scale: it becomes zeros, never NaN.
 

@@ -2,6 +2,8 @@ r"""Stacks of capsule layers with shortcuts, and one that is computed backwards 
 
 Residual capsules add what a layer says to what was there. Momentum capsules let it push a velocity, which can be
 undone: from the last capsules and the last velocity all earlier ones follow, so that none of them needs to be kept.
+
+Residual capsules are taught in chapter 7, *Shortcuts: residual capsules*; momentum capsules in chapters 9, 10 and 11.
 """
 
 from __future__ import annotations

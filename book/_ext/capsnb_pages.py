@@ -22,6 +22,11 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "chapters.json"
+# `name:[width,height,[other names],"code","path"],` or with two paths, in fontawesome.js
+ICON = re.compile(
+    r'(?:"([a-z0-9-]+)"|\b([a-z0-9]+)):\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",'
+    r'(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?'
+)
 
 
 def cells_of(notebook: Path) -> list[dict]:
@@ -139,16 +144,49 @@ def own_scripts_alone(app: Sphinx, config: Config) -> None:
     config["html_js_files"] = sorted(config["html_js_files"])
 
 
-def no_thebe_scripts(
-    app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object
+def few_scripts(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict,
+    doctree: nodes.document | None,
 ) -> None:
-    """Take out the live-kernel scripts, which Jupyter Book adds twice: an error in the console."""
+    """Take out what a page does not use.
+
+    These are the live-kernel scripts, which Jupyter Book adds twice: an error in the console; and MathJax on a page
+    without mathematics, which gets it for its children in the table of contents.
+    """
+    mathematics = doctree and [
+        *doctree.findall(nodes.math),
+        *doctree.findall(nodes.math_block),
+    ]
+    unused = ["thebe"] if mathematics else ["thebe", "mathjax"]
     context["script_files"] = [
         script
         for script in context["script_files"]
-        if "thebe" not in str(script.filename)
+        if not any(name in str(script.filename).lower() for name in unused)
         and "THEBE" not in str(script.attributes.get("body"))
     ]
+
+
+def few_icons(app: Sphinx, exception: Exception | None) -> None:
+    """Keep of the theme's two thousand icons, a third of a page's weight, those that some page or script names."""
+    static = Path(app.outdir) / "_static"
+    script = static / "scripts" / "fontawesome.js"
+    if exception or not script.exists():
+        return
+    places = [*Path(app.outdir).glob("**/*.html"), *static.glob("**/*.js")]
+    text = " ".join(
+        place.read_text(encoding="utf-8") for place in places if place != script
+    )
+    wanted = set(re.findall(r"\bfa-([a-z0-9-]+)", text))
+
+    def keep(icon: re.Match) -> str:
+        names = {icon[1] or icon[2], *json.loads(icon[3])}
+        return icon[0] if names & wanted else ""
+
+    whole = script.read_text(encoding="utf-8")
+    script.write_text(ICON.sub(keep, whole), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -157,5 +195,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("from-chapter", FromChapter)
     app.add_transform(OwnBadge)
     app.connect("config-inited", own_scripts_alone)
-    app.connect("html-page-context", no_thebe_scripts)
+    app.connect("html-page-context", few_scripts)
+    app.connect("build-finished", few_icons)
     return {"parallel_read_safe": True}

@@ -1,4 +1,7 @@
-"""What depth costs: memory and time of stacks that remember, of those that compute backwards, and of whole networks."""
+"""What depth costs: memory and time of stacks that remember, of those that compute backwards, and of whole networks.
+
+Used in chapters 13 and 17.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-r"""How well layers are undone: gradients of reversible stacks against autograd's, and x walked back to the first."""
+r"""How well layers are undone: gradients of reversible stacks against autograd's, and x walked back to the first.
+
+Used in chapter 13, *Memory and time*.
+"""
 
 from __future__ import annotations
 

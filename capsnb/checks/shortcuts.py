@@ -1,4 +1,4 @@
-"""Checks for the exercises of chapter 7, *Shortcuts*."""
+"""Checks for the exercises of chapter 7, *Shortcuts: residual capsules*."""
 
 from __future__ import annotations
 

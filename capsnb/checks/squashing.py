@@ -17,7 +17,8 @@ def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
     r"""Check the inverse of the squash on lengths, :math:`|s| = \sqrt{|v| / (1 - |v|)}`.
 
     Args:
-        answer: function of lengths |v| in [0, 1), any shape, that returns the lengths |s| before the squash.
+        answer: function of lengths :math:`|v|` in [0, 1), any shape, that returns the lengths :math:`|s|` before the
+            squash.
 
     Returns:
         The verdict.

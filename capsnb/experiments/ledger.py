@@ -1,4 +1,7 @@
-"""The ledger: which runs of a study or a table are there, which are missing, and what they say together."""
+"""The ledger: which runs of a study or a table are there, which are missing, and what they say together.
+
+Used in chapters 6, 7, 12, 14 and 17.
+"""
 
 from __future__ import annotations
 

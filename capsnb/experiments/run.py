@@ -1,4 +1,7 @@
-"""One training run: what decides it, and the file that it leaves behind."""
+"""One training run: what decides it, and the file that it leaves behind.
+
+Used in chapter 17, *Reproducing the papers*.
+"""
 
 from __future__ import annotations
 

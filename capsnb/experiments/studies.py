@@ -1,4 +1,7 @@
-"""Studies: questions of our own, each a list of runs that was written down before anything was trained."""
+"""Studies: questions of our own, each a list of runs that was written down before anything was trained.
+
+Their answers are in chapters 6, 7, 8, 12 and 14.
+"""
 
 from __future__ import annotations
 
