@@ -268,7 +268,7 @@ def begins(text: nodes.Text, found: re.Match, paragraph: nodes.paragraph) -> boo
 
 
 def aside(node: nodes.Node) -> bool:
-    """Whether a node stands in a chapter's card, in the map of the chapters, or in the references that end a chapter."""
+    """Whether a node stands in a chapter's card or its references, or in the map of the chapters."""
     while node := node.parent:
         if {"admonition-what-you-need", "chapter-map"} & set(node.get("classes", ())):
             return True
