@@ -17,7 +17,7 @@ READY = $(VENV)/.ready
 CHAPTERS = $(BIN)/python tools/chapters.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab chapter chapters measure lint format clean distclean
+.PHONY: help setup book bundle test lab chapter chapters measure lint format clean distclean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -42,6 +42,9 @@ $(READY): pyproject.toml
 
 book: $(READY) ## build the book: _build/html/index.html
 	@$(BIN)/python tools/build_book.py
+
+bundle: book ## one zip to read and run without a network: _build/capsnb-book.zip
+	@$(BIN)/python tools/bundle.py
 
 test: $(READY) ## run every test: units, doctests, notebooks, built pages, browser
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
     python tools/chapters.py run [03 ...]    execute (all, or the named ones), measure, refresh the cards
     python tools/chapters.py cards           refresh reading times and cards without executing
     python tools/chapters.py tables          refresh the cells that are one table of results, without executing
+    python tools/chapters.py pages           execute the notebooks that are no chapters
     python tools/chapters.py tidy FILE ...   remove what differs from machine to machine from notebooks
 
 What was measured goes into results/chapters.json. The second cell of a chapter, its card, holds the figures
@@ -65,6 +66,11 @@ def chapters(numbers: Iterable[str] = ()) -> list[Path]:
                 f"no chapter {number} in {BOOK.name}/; there are {', '.join(have) or 'none yet'}"
             )
     return [have[number] for number in wanted] or every
+
+
+def pages() -> list[Path]:
+    """Return the notebooks that are no chapters: they have no card, and their cost is not measured."""
+    return sorted(set(BOOK.glob("*.ipynb")) - set(chapters()))
 
 
 def read(path: Path) -> NotebookNode:
@@ -259,8 +265,8 @@ def cards() -> None:
 
 
 def tables() -> None:
-    """Refresh the tables of all chapters."""
-    for path in chapters():
+    """Refresh the tables of all chapters and pages."""
+    for path in [*chapters(), *pages()]:
         notebook = read(path)
         refresh_tables(notebook)
         write(path, notebook)
@@ -275,6 +281,7 @@ def main() -> None:
     commands.add_parser("run").add_argument("numbers", nargs="*")
     commands.add_parser("cards")
     commands.add_parser("tables")
+    commands.add_parser("pages")
     commands.add_parser("tidy").add_argument("files", nargs="+", type=Path)
     arguments = parser.parse_args()
     try:
@@ -284,6 +291,11 @@ def main() -> None:
             cards()
         elif arguments.command == "tables":
             tables()
+        elif arguments.command == "pages":
+            for path in pages():
+                notebook = read(path)
+                execute(notebook)
+                write(path, notebook)
         else:
             for path in arguments.files:
                 write(path, read(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,8 +44,10 @@ def browser() -> Iterator[Browser]:
             chromium.close()
 
 
-def open_page(chromium: Browser, url: str, look: str) -> tuple[Page, list[str], list[str]]:
-    """Open a page with nothing but the book's own files in reach.
+def open_page(
+    chromium: Browser, url: str, look: str, note: Callable[[str], None] = lambda url: None
+) -> tuple[Page, list[str], list[str]]:
+    """Open a page with nothing but the book's own files in reach; `note` is told every address that it asks for.
 
     Returns:
         The page, once its mathematics is set; its console errors; the addresses outside the book that it
@@ -56,6 +58,7 @@ def open_page(chromium: Browser, url: str, look: str) -> tuple[Page, list[str], 
     page, errors, outside = context.new_page(), [], []
 
     def gate(route: Route) -> None:
+        note(route.request.url)
         if route.request.url.startswith(("file:", "data:", "blob:")):
             route.continue_()
         else:

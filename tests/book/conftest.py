@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import build_book
+import bundle
 import pytest
 import screenshots
 import yaml
@@ -26,9 +27,7 @@ def settings() -> dict:
 def site(tmp_path_factory) -> Path:
     """The wheel, built and installed into a folder of its own, as a reader's pip would."""
     place = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = place.glob("*.whl")
+    wheel = bundle.wheel(place)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(place / "site"), str(wheel)], check=True)
     return place / "site"

@@ -1,10 +1,22 @@
 """Every page in a real browser: light, dark and on a phone 360 px wide."""
 
+import pages as page_tools
 import pytest
 import screenshots
+from axe_playwright_python.sync_playwright import Axe
 from build_book import toc_pages
 
 TRANSPARENT = "rgba(0, 0, 0, 0)"
+SHIFT = 0.1  # what browsers call good; mathematics that is set after the first paint moves a little
+
+
+def findings(page) -> list[str]:
+    """What axe-core finds that keeps somebody out."""
+    return [
+        f"{found['id']} ({found['impact']}): {found['help']}: {[node['html'][:200] for node in found['nodes'][:3]]}"
+        for found in Axe().run(page).response["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
@@ -23,5 +35,41 @@ def test_page_in_browser(name, look, pages, chromium):
         paper = "[...document.querySelectorAll('.text_html:is(:has(.capsnb-figure), :has(.live))')]"
         grounds = page.evaluate(f"{paper}.map(e => getComputedStyle(e).backgroundColor)")
         assert set(grounds) <= {TRANSPARENT}, "a figure lies on a card that its ink was not chosen for"
+        assert page.evaluate(page_tools.PAINTS)["layout-shift"] < SHIFT
+        assert not findings(page)
     finally:
         page.context.close()
+
+
+def test_axe_would_find_something(chromium):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_content("<html lang='en'><title>x</title><main><p style='color:#ccc'>faint</p></main>")
+    assert any("color-contrast" in found for found in findings(page))
+    context.close()
+
+
+@pytest.mark.parametrize("word", ["pendulum", "squash", "checkpointing"])
+def test_search_works_from_the_disk(word, pages, chromium):
+    address = (pages / "search.html").as_uri() + f"?q={word}"
+    page, errors, outside = screenshots.open_page(chromium, address, "light")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
+    for link in found:
+        assert (pages / link.split("/")[-1].split("?")[0].split("#")[0]).exists()
+    assert found and not errors and not outside
+    page.context.close()
+
+
+def test_the_copy_button_copies_the_cell(pages, chromium):
+    page, errors, _ = screenshots.open_page(
+        chromium, (pages / "02_vectors_that_squash.html").as_uri(), "light"
+    )
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cell = page.locator("div.highlight").first
+    cell.hover()
+    cell.locator("button.copybtn").click()
+    page.wait_for_selector("button.copybtn.success")
+    assert page.evaluate("navigator.clipboard.readText()").startswith("try:\n    import capsnb\n")
+    assert not errors
+    page.context.close()

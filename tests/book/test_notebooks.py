@@ -17,6 +17,7 @@ CHAPTERS = chapters.chapters()
 CHAPTER_TIMEOUT = 900  # a machine in trouble; how fast a chapter is, results/chapters.json says
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", [*CHAPTERS, *chapters.pages()], ids=lambda path: path.stem)
 
 SETUP = """\
 try:
@@ -53,7 +54,7 @@ def test_what_was_measured_travels_in_the_wheel(site, root):
     assert measured and measured <= {path.name for path in (site / "capsnb" / "results").iterdir()}
 
 
-@each_chapter
+@each_notebook
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
 def test_chapter_runs_alone(path, lone_environment, tmp_path, capsys):
     shutil.copy(path, tmp_path)
@@ -101,7 +102,7 @@ def test_results_name_only_chapters_that_exist():
     assert set(chapters.load_results()) == {path.stem for path in CHAPTERS}
 
 
-@each_chapter
+@each_notebook
 def test_outputs_are_committed_and_clean(path):
     """Executed from the first cell to the last, with no error, warning, widget or path of a machine."""
     code = [cell for cell in chapters.read(path).cells if cell.cell_type == "code"]
@@ -117,7 +118,7 @@ def test_outputs_are_committed_and_clean(path):
     assert not re.search(r"/(?:root|home|Users|tmp|work|mnt)/", path.read_text(encoding="utf-8"))
 
 
-@each_chapter
+@each_notebook
 def test_tables_of_results_show_what_is_in_results(path):
     """A number on the page that `results/` does not give is an error, also one that was right last week."""
     now = chapters.read(path)
@@ -125,7 +126,7 @@ def test_tables_of_results_show_what_is_in_results(path):
     assert now == chapters.read(path), "run: python tools/chapters.py tables"
 
 
-@each_chapter
+@each_notebook
 def test_metadata_is_tidy(path):
     notebook = chapters.read(path)
     nbformat.validate(notebook)

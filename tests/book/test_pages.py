@@ -1,8 +1,10 @@
 """The built pages: all there, all links lead somewhere, every picture can be read aloud."""
 
+import json
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pages as page_tools
 import pytest
 from bs4 import BeautifulSoup
 from build_book import toc_pages
@@ -65,6 +67,29 @@ def test_pictures_have_a_description(soups):
             if svg.get("role") != "img" or len(svg.get("aria-label", "")) < 20:
                 mute.append(f"{page.name}: figure described as {svg.get('aria-label')!r}")
     assert not mute
+
+
+@pytest.mark.parametrize("name", toc_pages())
+def test_a_page_is_light(name, pages, chromium):
+    measured = page_tools.measure(chromium, pages / f"{name}.html")
+    assert 0.1 < measured["mb_compressed"] <= 1.5, "with all that it loads, as a server sends it"
+
+
+def test_what_was_measured_is_of_these_pages(root):
+    measured = json.loads((root / "results" / "pages.json").read_text())["pages"]
+    assert set(measured) == set(toc_pages()), "run: python tools/pages.py"
+
+
+def test_addresses_outside_are_safe_ones(pages):
+    for address in page_tools.links(pages):
+        assert urlsplit(address).scheme == "https" and "localhost" not in address, address
+
+
+def test_a_link_to_the_book_shows_its_card(soups, pages):
+    for page, soup in soups.items():
+        if page.stem in toc_pages():
+            card = soup.find("meta", property="og:image")["content"]
+            assert (pages / urlsplit(card).path.partition("/capsnb/")[2]).is_file(), page.name
 
 
 def test_no_identifier_is_used_twice(soups):

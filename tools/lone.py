@@ -1,0 +1,124 @@
+"""Run chapters as Colab does: python tools/lone.py FOLDER [--python PYTHON] [--torch 2.6.0] [03 ...].
+
+FOLDER gets a virtual environment with Jupyter's kernel and a PyTorch that was there before, and nothing of capsnb. Each
+chapter then runs alone in an empty folder. Its set-up cell installs capsnb as it stands there, from the address
+that it names; git answers for that address with the commit that is checked out here. Nothing that was there may change
+but by addition. What was found goes into results/lone.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from chapters import ROOT, chapters
+
+from capsnb.files import write_atomically
+from capsnb.profiling import hardware
+
+RESULTS = ROOT / "results" / "lone.json"
+TORCHVISION = {"2.6.0": "0.21.0"}  # the oldest pair that capsnb promises to work with
+INSTALLED = (
+    "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+)
+
+
+def prepare(folder: Path, python: str, torch: str) -> Path:
+    """Make the environment, unless it is there, and return its Python."""
+    inside = folder / "venv" / "bin" / "python"
+    if not inside.exists():
+        subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
+        there = [
+            f"torch=={torch}",
+            f"torchvision=={TORCHVISION[torch]}",
+            "ipykernel",
+            "nbclient",
+            "matplotlib",
+        ]
+        subprocess.run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
+    return inside
+
+
+def installed(python: Path) -> dict[str, str]:
+    """Return what an environment holds, by name."""
+    said = subprocess.run([python, "-c", INSTALLED], check=True, capture_output=True, text=True).stdout
+    return json.loads(said)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the variables of a machine that knows nothing of this repository but what git fetches from its address."""
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    left_out = ("PYTHONPATH", "CAPSNB_PROFILE", "CAPSNB_CACHE", "VIRTUAL_ENV")
+    return {
+        **{name: value for name, value in os.environ.items() if name not in left_out},
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address,
+        "GIT_CONFIG_KEY_1": "safe.directory",
+        "GIT_CONFIG_VALUE_1": "*",
+    }
+
+
+def run(path: Path, python: Path, variables: dict[str, str]) -> tuple[float, str]:
+    """Execute one chapter in an empty folder; return its seconds and the last line of its error, if it failed."""
+    with tempfile.TemporaryDirectory() as empty:
+        shutil.copy(path, empty)
+        command = [python, "-m", "jupyter", "execute", "--timeout=1800", path.name]
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=empty, env=variables, capture_output=True, text=True, check=False)
+    lines = (done.stderr or done.stdout).strip().splitlines() if done.returncode else []
+    return time.perf_counter() - start, lines[-1] if lines else ""
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("numbers", nargs="*")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--torch", default="2.6.0", choices=TORCHVISION)
+    arguments = parser.parse_args()
+    python = prepare(arguments.folder.resolve(), arguments.python, arguments.torch)
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
+    before, variables = installed(python), environment(arguments.folder.resolve())
+    found: dict[str, Any] = {}
+    for path in chapters(arguments.numbers):
+        seconds, failure = run(path, python, variables)
+        found[path.stem] = {"seconds": round(seconds, 1), "failure": failure}
+        print(f"{path.stem}: {seconds:.0f} s {failure}", flush=True)
+    after = installed(python)
+    changed = {
+        name: [version, after.get(name)] for name, version in before.items() if after.get(name) != version
+    }
+    print(
+        f"changed by the set-up cell: {changed or 'nothing'}; added: {', '.join(sorted(after.keys() - before.keys()))}"
+    )
+    result = {
+        "about": "Written by tools/lone.py: every chapter alone, as Colab would run it.",
+        "hardware": hardware(),
+        "before": {name: before[name] for name in ("torch", "torchvision", "numpy")},
+        "python": subprocess.run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[
+            1
+        ],
+        "changed": changed,
+        "chapters": found,
+    }
+    if not arguments.numbers:
+        write_atomically(RESULTS, json.dumps(result, indent=2) + "\n")
+    sys.exit(bool(changed) or any(one["failure"] for one in found.values()))
+
+
+if __name__ == "__main__":
+    main()
