@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 Place = tuple[str, str]  # a page, and an identifier on it
 
-CODE = re.compile(
-    r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S
-)  # a name, perhaps called
+# A name, perhaps called.
+CODE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S)
 PACKAGES = ("capsnb", "capsnb.kernels", "capsnb.bench", "capsnb.experiments")
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")
 CHAPTERS = re.compile(r"(chapters?)\s+(\d+(?:,\s+\d+)*(?:\s+and\s+\d+)?)")
 # Words that the book also uses as anybody does, and two that are on every page.
 TOO_COMMON = {
-    *("activation", "agreement", "block", "branch", "head", "rank", "silent", "tie"),
+    *("activation", "agreement", "block", "branch", "gain", "head", "identity"),
+    *("precision", "rank", "row", "seed", "silent", "states", "study", "tie"),
     *("capsule", "vote"),
 }
 NOT_PROSE = (
@@ -61,9 +61,8 @@ def inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
 class Links(SphinxPostTransform):
     """What the transforms share."""
 
-    default_priority = (
-        5  # before references are resolved: links that are there are seen
-    )
+    # Before references are resolved, so that links that are there are seen.
+    default_priority = 5
 
     def link(self, place: Place, inner: nodes.Node, kind: str) -> nodes.reference:
         """Return a link to a place in the book."""
