@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from capsnb_pages import ROOT, title_and_promise
+from capsnb_pages import ROOT, cells_of, title_and_promise
 from capsnb_reference import command_line
 from docutils import nodes
 from sphinx import addnodes
@@ -81,7 +81,7 @@ class ChapterLinks(Links):
         if not self.env.docname.startswith("reference"):
             return
         files = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
-        titles = {file.stem: title_and_promise(file)[0] for file in files}
+        titles = {file.stem: title_and_promise(cells_of(file))[0] for file in files}
         pages = {int(page[:2]): page for page in titles}
         for text in list(self.document.findall(nodes.Text)):
             if not inside(text, nodes.reference, nodes.literal, nodes.title):
@@ -268,9 +268,9 @@ def begins(text: nodes.Text, found: re.Match, paragraph: nodes.paragraph) -> boo
 
 
 def aside(node: nodes.Node) -> bool:
-    """Whether a node stands in the card that opens a chapter, or in the list of references that ends it."""
+    """Whether a node stands in a chapter's card or its references, or in the map of the chapters."""
     while node := node.parent:
-        if "admonition-what-you-need" in node.get("classes", ()):
+        if {"admonition-what-you-need", "chapter-map"} & set(node.get("classes", ())):
             return True
         if "references" in node.get("names", ()):
             return True

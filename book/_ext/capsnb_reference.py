@@ -32,9 +32,11 @@ def prepare_docstring(
 ) -> None:
     """Write the sections that are sentences as fields: Napoleon takes what precedes a colon for a type.
 
-    A module's docstring also says where its code is.
+    What a class is made with and keeps is told once, with its types. A module's docstring also says where its code is.
     """
     lines[:] = [OWN_FIELDS.get(line, line) for line in lines]
+    if what == "class" and "Args:" not in lines:
+        lines[:] = ["Args:" if line == "Attributes:" else line for line in lines]
     if what == "module":
         path, theme = source_of(name), app.config.html_theme_options
         place = f"{theme['repository_url']}/blob/{theme['repository_branch']}/{path}"

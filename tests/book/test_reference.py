@@ -59,6 +59,12 @@ def test_every_name_of_the_package_has_an_entry(name, soup):
         assert found.find_next_sibling("dd").get_text(strip=True), "an entry without a word"
 
 
+@pytest.mark.parametrize("name", REFERENCE)
+def test_no_identifier_meets_another(name, soup):
+    counts = Counter(tag["id"] for tag in soup(name).find_all(id=True))
+    assert not [identifier for identifier, count in counts.items() if count > 1]
+
+
 @pytest.mark.parametrize("module", sorted(LISTED))
 def test_module_links_the_chapters_that_it_names(module, soup):
     said = importlib.import_module(module).__doc__
