@@ -62,6 +62,25 @@ const capsnb = (() => {
     return element("p", { class: "live-said", "aria-live": "polite" });
   }
 
+  // A chart's frame: `across` and `up` say { name, from, to, ticks, shown }. `x` and `y` place numbers in the picture, `line`
+  // draws a curve through points, and `plot` takes what is drawn.
+  function chart(label, across, up, { width = 330, height = 270, left = 48 } = {}) {
+    const [top, right, bottom] = [12, width - 12, height - 42];
+    const x = (value) => left + ((right - left) * (value - across.from)) / (across.to - across.from);
+    const y = (value) => bottom - ((bottom - top) * (value - up.from)) / (up.to - up.from);
+    const centred = { "text-anchor": "middle" };
+    const plot = svg("g");
+    const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
+      ...across.ticks.map((tick) => svg("text", { x: x(tick), y: bottom + 17, ...centred }, (across.shown || String)(tick))),
+      ...up.ticks.map((tick) => svg("path", { class: "live-grid", d: `M${left},${y(tick)}H${right}` })),
+      ...up.ticks.map((tick) => svg("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, (up.shown || String)(tick))),
+      svg("path", { class: "live-axes", d: `M${left},${top}V${bottom}H${right}` }),
+      svg("text", { x: (left + right) / 2, y: height - 6, ...centred }, across.name),
+      svg("text", { transform: `translate(12 ${(top + bottom) / 2}) rotate(-90)`, ...centred }, up.name), plot);
+    const line = (points, ink) => svg("path", { ...ink, fill: "none", d: `M${points.map(([a, b]) => `${x(a)},${y(b)}`).join("L")}` });
+    return { picture, plot, x, y, line, left, right, top, bottom };
+  }
+
   // Something in a picture that a pointer drags and arrow keys push. `moved` gets the pointer's place in the picture's own
   // units, `pushed` the step (dx, dy) of an arrow key in steps, y upwards.
   function draggable(picture, handle, label, moved, pushed) {
@@ -93,5 +112,5 @@ const capsnb = (() => {
     }
   });
 
-  return { live, element, svg, slider, button, said, draggable, colours };
+  return { live, element, svg, slider, button, said, chart, draggable, colours };
 })();
