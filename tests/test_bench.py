@@ -526,6 +526,8 @@ def test_side_by_side_has_a_row_for_each_case_and_a_column_for_each_name():
     assert rows[0] == ["", "fused", "eager"]
     for row, case in zip(rows[2:], ["class layer", "hidden layer"], strict=True):
         assert row == [case, *(str(measured[case, name]["saved"]) for name in ("fused", "eager"))]
+    one = measured.side_by_side(["fused"], lambda line: "x", ["hidden layer"])
+    assert "hidden layer" in one and "class layer" not in one
 
 
 def test_what_is_published_is_read_and_what_is_not_there_has_not_been_run(monkeypatch, tmp_path):

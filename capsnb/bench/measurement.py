@@ -70,14 +70,17 @@ class Bench:
         failed = [f"\n{x['case']}, {x['name']}: {x['failure']}" for x in self.lines if x["failure"]]
         return "\n".join([markdown(rows, left=2), *failed])
 
-    def side_by_side(self, names: Iterable[str], cell: Callable[[dict[str, Any]], str]) -> str:
+    def side_by_side(
+        self, names: Iterable[str], cell: Callable[[dict[str, Any]], str], cases: Iterable[str] = ()
+    ) -> str:
         """A Markdown table with a row for each case and a column for each name.
 
         Args:
             names: the columns.
             cell: what to write about a line of the measurement.
+            cases: the rows; all, if none is named.
         """
-        names, cases = list(names), dict.fromkeys(line["case"] for line in self.lines)
+        names, cases = list(names), list(cases) or dict.fromkeys(line["case"] for line in self.lines)
         rows = [[case, *(cell(self[case, name]) for name in names)] for case in cases]
         return markdown([["", *names], *rows])
 
