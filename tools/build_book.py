@@ -15,9 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def toc_pages() -> list[str]:
     """Return the names of the pages in reading order."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    below = [[chapter, *chapter.get("sections", [])] for chapter in chapters]
-    return [toc["root"], *(page["file"] for pages in below for page in pages)]
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 def build(output: Path, *, fresh: bool = False) -> int:
