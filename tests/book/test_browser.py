@@ -36,7 +36,8 @@ def test_page_in_browser(name, look, pages, chromium):
         grounds = page.evaluate(f"{paper}.map(e => getComputedStyle(e).backgroundColor)")
         assert set(grounds) <= {TRANSPARENT}, "a figure lies on a card that its ink was not chosen for"
         assert page.evaluate(page_tools.PAINTS)["layout-shift"] < SHIFT
-        assert not findings(page)
+        if look in ("light", "dark"):  # a narrow page has the same colours and names
+            assert not findings(page)
     finally:
         page.context.close()
 
