@@ -226,6 +226,9 @@ class Live:
     still: Figure
     given: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return getattr(self.still, "alt", "") or repr(self.still)  # a notebook stores it, so without the numbers
+
     def _repr_html_(self) -> str:
         given = html.escape(json.dumps(self.given, separators=(",", ":")))
         return f'<div class="live" data-live="{self.name}" data-given="{given}">{to_html(self.still)}</div>'

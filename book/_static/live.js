@@ -57,6 +57,25 @@ const capsnb = (() => {
     return made;
   }
 
+  // Numbers that a cell packed: rows of whole numbers of eight bits, in base64, and a scale for each row.
+  function unpacked({ numbers, scale }) {
+    const whole = Int8Array.from(atob(numbers), (letter) => letter.charCodeAt(0));
+    const width = whole.length / scale.length;
+    return scale.map((unit, i) => Float64Array.from(whole.subarray(i * width, (i + 1) * width), (one) => unit * one));
+  }
+
+  // A square image of grey values from 0 to 1. It says its label, or nothing where what stands around it says enough.
+  function grey(side) {
+    const canvas = element("canvas", { width: side, height: side, class: "live-grey", "aria-hidden": "true" });
+    function paint(values, label) {
+      const pixels = new ImageData(side, side);
+      values.forEach((value, k) => pixels.data.set([...Array(3).fill(255 * value), 255], 4 * k));
+      canvas.getContext("2d").putImageData(pixels, 0, 0);
+      if (label) fill(canvas, { role: "img", "aria-label": label, "aria-hidden": "false" }, []);
+    }
+    return { canvas, paint };
+  }
+
   // A sentence that screen readers speak when it changes.
   function said() {
     return element("p", { class: "live-said", "aria-live": "polite" });
@@ -112,5 +131,5 @@ const capsnb = (() => {
     }
   });
 
-  return { live, element, svg, slider, button, said, chart, draggable, colours };
+  return { live, element, svg, slider, button, said, chart, unpacked, grey, draggable, colours };
 })();
