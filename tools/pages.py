@@ -35,22 +35,23 @@ PAINTS = """() => new Promise((done) => {
 })"""
 
 
+def weights(addresses: set[str]) -> tuple[int, int]:
+    """Return the bytes of the book's files at these addresses, as they are and as a server would compress them."""
+    files = [unquote(urlsplit(one).path) for one in addresses if urlsplit(one).scheme == "file"]
+    contents = [Path(file).read_bytes() for file in set(files)]
+    return sum(map(len, contents)), sum(len(gzip.compress(content)) for content in contents)
+
+
 def measure(chromium: Browser, path: Path, look: str = "light") -> dict[str, float]:
     """Open a page once: megabytes that it asked for, as they are and compressed, its paint in seconds, its shift."""
-    asked: set[Path] = set()
-
-    def note(url: str) -> None:
-        address = urlsplit(url)
-        if address.scheme == "file":
-            asked.add(Path(unquote(address.path)))
-
-    page, *_ = open_page(chromium, path.as_uri(), look, note)
+    asked: set[str] = set()
+    page, *_ = open_page(chromium, path.as_uri(), look, asked.add)
     paints = page.evaluate(PAINTS)
     page.context.close()
-    contents = [one.read_bytes() for one in asked]
+    plain, compressed = weights(asked)
     return {
-        "mb": sum(map(len, contents)) / 1e6,
-        "mb_compressed": sum(len(gzip.compress(content)) for content in contents) / 1e6,
+        "mb": plain / 1e6,
+        "mb_compressed": compressed / 1e6,
         "paint_s": paints["largest-contentful-paint"] / 1e3,
         "shift": paints["layout-shift"],
     }

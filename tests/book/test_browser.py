@@ -8,6 +8,7 @@ from build_book import toc_pages
 
 TRANSPARENT = "rgba(0, 0, 0, 0)"
 SHIFT = 0.1  # what browsers call good; mathematics that is set after the first paint moves a little
+MOST_BYTES = 1.5e6  # of a page with all that it loads, as a server sends it
 
 
 def findings(page) -> list[str]:
@@ -22,8 +23,12 @@ def findings(page) -> list[str]:
 @pytest.mark.parametrize("look", screenshots.LOOKS)
 @pytest.mark.parametrize("name", toc_pages())
 def test_page_in_browser(name, look, pages, chromium):
-    page, errors, outside = screenshots.open_page(chromium, (pages / f"{name}.html").as_uri(), look)
+    asked = set()
+    page, errors, outside = screenshots.open_page(
+        chromium, (pages / f"{name}.html").as_uri(), look, asked.add
+    )
     try:
+        assert 1e5 < page_tools.weights(asked)[1] <= MOST_BYTES
         assert not errors
         assert not outside, "the page asked for something outside the book"
         assert page.evaluate("document.documentElement.dataset.theme") == screenshots.LOOKS[look][0]

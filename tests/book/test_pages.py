@@ -69,12 +69,6 @@ def test_pictures_have_a_description(soups):
     assert not mute
 
 
-@pytest.mark.parametrize("name", toc_pages())
-def test_a_page_is_light(name, pages, chromium):
-    measured = page_tools.measure(chromium, pages / f"{name}.html")
-    assert 0.1 < measured["mb_compressed"] <= 1.5, "with all that it loads, as a server sends it"
-
-
 def test_what_was_measured_is_of_these_pages(root):
     measured = json.loads((root / "results" / "pages.json").read_text())["pages"]
     assert set(measured) == set(toc_pages()), "run: python tools/pages.py"
