@@ -67,7 +67,7 @@ capsnb.live("squash", ({ start, ring }) => {
       svg("ellipse", { class: "squash-ring", cx: UNIT * after, rx: UNIT * ring * radial, ry: UNIT * ring * tangential,
         stroke: "currentColor", ...outline })));
     letter.setAttribute("x", x(s[0]) - 3);
-    letter.setAttribute("y", y(s[1]) - 14);
+    letter.setAttribute("y", y(s[1]) - 18);
     handle.setAttribute("cx", x(s[0]));
     handle.setAttribute("cy", y(s[1]));
     now.replaceChildren(svg("path", { class: "live-axes", d: `M${curves.x(n)},${curves.top}V${curves.bottom}` }),
