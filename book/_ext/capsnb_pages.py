@@ -28,6 +28,11 @@ ICON = re.compile(
     r'(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?'
 )
 
+# The theme chooses light or dark when the page is whole; until then it has two logos and no borders: all would move.
+LIGHT_OR_DARK = """(({ dataset }) => {
+  if (dataset.theme === "auto") dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+})(document.documentElement);"""
+
 
 def cells_of(notebook: Path) -> list[dict]:
     """Return the cells of a notebook."""
@@ -194,6 +199,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("chapter-map", ChapterMap)
     app.add_directive("from-chapter", FromChapter)
     app.add_transform(OwnBadge)
+    app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
     app.connect("html-page-context", few_scripts)
     app.connect("build-finished", few_icons)
