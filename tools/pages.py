@@ -10,7 +10,6 @@ import argparse
 import gzip
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,7 +20,7 @@ from playwright.sync_api import Browser
 from screenshots import HTML, browser, open_page
 
 from capsnb.files import write_atomically
-from capsnb.profiling import hardware
+from capsnb.profiling import command, hardware, versions
 from capsnb.tables import markdown
 
 RESULTS = ROOT / "results" / "pages.json"
@@ -66,9 +65,10 @@ def report(html: Path, rounds: int) -> dict[str, Any]:
             pages[name] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
     return {
         "about": "Written by tools/pages.py: the built pages, opened from the disk.",
-        "command": " ".join(["python", "tools/pages.py", *sys.argv[1:]]),
+        "command": command(),
         "rounds": rounds,
         "hardware": hardware(),
+        "versions": versions(),
         "pages": pages,
     }
 

@@ -15,7 +15,7 @@ def page(pages, chromium):
 
 
 def said(page):
-    return page.locator(".live-said").inner_text()
+    return page.locator(".live[data-live='memory'] .live-said").inner_text()
 
 
 def test_the_memory_bar_follows_keyboard_and_mouse(page):

@@ -88,17 +88,18 @@ def bars(page):
 def test_every_digit_begins_as_its_image(page):
     figures = given(page)
     assert len(figures["digits"]) == 10
+    likeness = []
     for digit, of_digit in enumerate(figures["digits"]):
         button(page, f"digit {digit}").click()
         for start in of_digit["starts"]:
             same(page, figures, digit, start["capsule"])
             assert label(page) == f"Drawing of a {digit}: as in the image"
             assert bars(page)["length"] == f"{np.linalg.norm(start['capsule']):.2f}"
-            # what it drew is what the image shows, by and large
             image = 255 * unpacked(start["image"])[0]
-            assert np.corrcoef(picture(page), image)[0, 1] > 0.6
+            likeness.append(np.corrcoef(picture(page), image)[0, 1])
             button(page, f"Another {digit}").click()
         same(page, figures, digit, of_digit["starts"][0]["capsule"])  # after the last, the first
+    assert np.mean(likeness) > 0.75 and min(likeness) > 0.4, "it draws what the images show, by and large"
 
 
 def test_a_knob_turns_by_keyboard_and_by_mouse(page):
