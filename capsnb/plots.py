@@ -227,7 +227,9 @@ class Live:
     given: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        return getattr(self.still, "alt", "") or repr(self.still)  # a notebook stores it, so without the numbers
+        return getattr(self.still, "alt", "") or repr(
+            self.still
+        )  # a notebook stores it, so without the numbers
 
     def _repr_html_(self) -> str:
         given = html.escape(json.dumps(self.given, separators=(",", ":")))

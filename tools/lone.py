@@ -23,7 +23,7 @@ import yaml
 from chapters import ROOT, chapters
 
 from capsnb.files import write_atomically
-from capsnb.profiling import command, hardware
+from capsnb.profiling import hardware
 
 RESULTS = ROOT / "results" / "lone.json"
 TORCHVISION = {"2.6.0": "0.21.0"}  # the oldest pair that capsnb promises to work with

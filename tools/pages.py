@@ -20,7 +20,7 @@ from playwright.sync_api import Browser
 from screenshots import HTML, browser, open_page
 
 from capsnb.files import write_atomically
-from capsnb.profiling import command, hardware, versions
+from capsnb.profiling import hardware, versions
 from capsnb.tables import markdown
 
 RESULTS = ROOT / "results" / "pages.json"
@@ -65,7 +65,7 @@ def report(html: Path, rounds: int) -> dict[str, Any]:
             pages[name] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
     return {
         "about": "Written by tools/pages.py: the built pages, opened from the disk.",
-        "command": command(),
+        "command": f"python tools/pages.py --rounds {rounds}",
         "rounds": rounds,
         "hardware": hardware(),
         "versions": versions(),
