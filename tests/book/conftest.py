@@ -47,3 +47,12 @@ def chromium():
         pytest.skip("no browser: install Chromium, or name one in CAPSNB_CHROMIUM")
     with screenshots.browser() as running:
         yield running
+
+
+@pytest.fixture
+def page(request, pages, chromium):
+    """The page that a module of tests calls PAGE; it must ask for nothing outside and write no errors."""
+    page, errors, outside = screenshots.open_page(chromium, (pages / request.module.PAGE).as_uri(), "light")
+    yield page
+    page.context.close()
+    assert not errors and not outside

@@ -12,14 +12,6 @@ PAGE = "04_a_first_capsnet.html"
 SIZE = 16
 
 
-@pytest.fixture
-def page(pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), "light")
-    yield page
-    page.context.close()
-    assert not errors
-
-
 def given(page):
     return json.loads(page.locator(".live[data-live='knobs']").get_attribute("data-given"))
 
@@ -205,11 +197,3 @@ def test_the_page_does_not_jump(pages, chromium, look):
     page.evaluate("document.querySelector('.knobs').remove()")
     assert place.bounding_box()["height"] > tall - 60
     page.context.close()
-
-
-def test_without_scripts_a_still_picture_stays(pages, chromium):
-    context = chromium.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((pages / PAGE).as_uri())
-    assert page.locator(".live[data-live='knobs'] svg").is_visible()
-    context.close()

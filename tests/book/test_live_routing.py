@@ -14,14 +14,6 @@ PAGE = "03_routing_by_agreement.html"
 ROUNDS = 10
 
 
-@pytest.fixture
-def page(pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), "light")
-    yield page
-    page.context.close()
-    assert not errors
-
-
 def given(page):
     return json.loads(page.locator(".live[data-live='routing']").get_attribute("data-given"))
 
@@ -170,11 +162,3 @@ def test_the_page_does_not_jump(pages, chromium, look):
     page.evaluate("document.querySelector('.routing').remove()")
     assert place.bounding_box()["height"] > tall - 60
     page.context.close()
-
-
-def test_without_scripts_a_still_picture_stays(pages, chromium):
-    context = chromium.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((pages / PAGE).as_uri())
-    assert page.locator(".live[data-live='routing'] svg").is_visible()
-    context.close()

@@ -22,14 +22,6 @@ HANDLE = "[data-live='squash'] .live-handle"
 UNIT, MIDDLE = 60, (165, 135)  # the plane's own pixels, of 330 x 270
 
 
-@pytest.fixture
-def page(pages, chromium):
-    page, errors, outside = screenshots.open_page(chromium, (pages / PAGE).as_uri(), "light")
-    yield page
-    page.context.close()
-    assert not errors and not outside
-
-
 def said(page):
     return page.locator("[data-live='squash'] .live-said").inner_text()
 

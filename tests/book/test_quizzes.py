@@ -8,7 +8,7 @@ import pytest
 import screenshots
 
 CHAPTERS = chapters.chapters()
-PAGE = "02_vectors_that_squash"
+PAGE = "02_vectors_that_squash.html"
 QUESTION = re.compile(r"\*\*(\d+)\. (.+)\*\*\n\n")
 ANSWER = re.compile(r":::\{dropdown\} (.+)\n\*\*(Yes|No)\.\*\* (.+)\n:::\n\n")
 
@@ -70,17 +70,9 @@ def test_no_rule_of_thumb_finds_the_right_answers():
     assert max(hits.values()) < 0.45 and min(hits.values()) > 0.15, hits
 
 
-@pytest.fixture
-def page(pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / f"{PAGE}.html").as_uri(), "light")
-    yield page
-    page.context.close()
-    assert not errors
-
-
 def answers_of(page, question: int, *, right: bool):
     """The dropdowns of the right answer to a question, counted from 0, or of its wrong ones."""
-    questions = quiz(chapters.BOOK / f"{PAGE}.ipynb")
+    questions = quiz(chapters.BOOK / PAGE.replace(".html", ".ipynb"))
     before = sum(len(answers) for _, answers in questions[:question])
     wanted = [before + k for k, answer in enumerate(questions[question][1]) if answer.right == right]
     return [page.locator("#quiz details").nth(k) for k in wanted]
@@ -141,7 +133,7 @@ def test_what_nobody_clicked_is_not_counted(page):
 def test_without_scripts_answers_open_all_the_same(pages, chromium):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((pages / f"{PAGE}.html").as_uri())
+    page.goto((pages / PAGE).as_uri())
     (right,) = answers_of(page, 0, right=True)
     explanation = right.locator(".sd-summary-content")
     assert not explanation.is_visible()

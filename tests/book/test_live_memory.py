@@ -1,17 +1,8 @@
-"""The figures that move: by mouse and by keyboard, and a still picture where there are no scripts."""
+"""The memory bar of chapter 17: by mouse and by keyboard, and the sizes that its cell computed."""
 
 import pytest
-import screenshots
 
 PAGE = "17_reproducing_the_papers.html"
-
-
-@pytest.fixture
-def page(pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), "light")
-    yield page
-    page.context.close()
-    assert not errors
 
 
 def said(page):
@@ -45,11 +36,3 @@ def test_the_memory_bar_shows_what_the_cell_computed(page):
     assert len(totals) == 3 and max(lengths) > 50
     for total, length in zip(totals, lengths, strict=True):
         assert length / max(lengths) == pytest.approx(total / max(totals), abs=0.02)
-
-
-def test_without_scripts_a_still_picture_stays(pages, chromium):
-    context = chromium.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((pages / PAGE).as_uri())
-    assert page.locator(".live[data-live='memory'] svg").is_visible()
-    context.close()
