@@ -174,6 +174,20 @@ def few_scripts(
     ]
 
 
+def no_list_of_no_items(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict,
+    doctree: nodes.document | None,
+) -> None:
+    """Call citations no list: docutils says that they are one, and that none of them is an item of it."""
+    listed = '<div role="list" class="citation-list">'
+    context["body"] = context.get("body", "").replace(
+        listed, '<div class="citation-list">'
+    )
+
+
 def few_icons(app: Sphinx, exception: Exception | None) -> None:
     """Keep of the theme's two thousand icons, a third of a page's weight, those that some page or script names."""
     static = Path(app.outdir) / "_static"
@@ -202,5 +216,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
     app.connect("html-page-context", few_scripts)
+    app.connect("html-page-context", no_list_of_no_items)
     app.connect("build-finished", few_icons)
     return {"parallel_read_safe": True}
