@@ -153,6 +153,22 @@ def test_what_travels_is_light(page):
 
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
+def test_the_table_fits_and_keeps_its_columns(pages, chromium, look):
+    """Also on a phone, and whatever is shown in it: a bar that moves sideways would say something."""
+    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
+    places = []
+    for button in ("Couplings", "Agreement", "Softmax over the wrong axis", "Couplings"):
+        press(page, button)
+        places.append([bar.bounding_box()["x"] for bar in figure(page).locator(".routing-bar").all()])
+        table, place = (page.locator(one).bounding_box() for one in (".routing-table", ".routing"))
+        assert table["width"] <= place["width"] + 0.5
+    assert places == [places[0]] * len(places)
+    steps = [b - a for a, b in zip(places[0], places[0][1:], strict=False)]
+    assert max(steps) - min(steps) < 1
+    page.context.close()
+
+
+@pytest.mark.parametrize("look", screenshots.LOOKS)
 def test_the_page_does_not_jump(pages, chromium, look):
     """The place that is kept for the script is as tall as what the script draws, or nearly."""
     page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
