@@ -93,6 +93,7 @@ def main() -> None:
     python = prepare(arguments.folder.resolve(), arguments.python, arguments.torch)
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
     before, variables = installed(python), environment(arguments.folder.resolve())
+    version = subprocess.run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[1]
     found: dict[str, Any] = {}
     for path in chapters(arguments.numbers):
         seconds, failure = run(path, python, variables)
@@ -107,11 +108,9 @@ def main() -> None:
     )
     result = {
         "about": "Written by tools/lone.py: every chapter alone, as Colab would run it.",
+        "command": f"python tools/lone.py DIR --python PYTHON --torch {arguments.torch}",
         "hardware": hardware(),
-        "before": {name: before[name] for name in ("torch", "torchvision", "numpy")},
-        "python": subprocess.run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[
-            1
-        ],
+        "versions": {"python": version, **{name: before[name] for name in ("torch", "torchvision", "numpy")}},
         "changed": changed,
         "chapters": found,
     }

@@ -41,10 +41,10 @@ def weights(addresses: set[str]) -> tuple[int, int]:
     return sum(map(len, contents)), sum(len(gzip.compress(content)) for content in contents)
 
 
-def measure(chromium: Browser, path: Path, look: str = "light") -> dict[str, float]:
+def measure(chromium: Browser, path: Path) -> dict[str, float]:
     """Open a page once: megabytes that it asked for, as they are and compressed, its paint in seconds, its shift."""
     asked: set[str] = set()
-    page, *_ = open_page(chromium, path.as_uri(), look, asked.add)
+    page, *_ = open_page(chromium, path.as_uri(), "light", asked.add)
     paints = page.evaluate(PAINTS)
     page.context.close()
     plain, compressed = weights(asked)

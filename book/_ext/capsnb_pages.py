@@ -149,14 +149,8 @@ def own_scripts_alone(app: Sphinx, config: Config) -> None:
     config["html_js_files"] = sorted(config["html_js_files"])
 
 
-def few_scripts(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict,
-    doctree: nodes.document | None,
-) -> None:
-    """Take out what a page does not use.
+def used_scripts(scripts: list, doctree: nodes.document | None) -> list:
+    """Leave out the scripts that a page does not use.
 
     These are the live-kernel scripts, which Jupyter Book adds twice: an error in the console; and MathJax on a page
     without mathematics, which gets it for its children in the table of contents.
@@ -166,22 +160,23 @@ def few_scripts(
         *doctree.findall(nodes.math_block),
     ]
     unused = ["thebe"] if mathematics else ["thebe", "mathjax"]
-    context["script_files"] = [
+    return [
         script
-        for script in context["script_files"]
+        for script in scripts
         if not any(name in str(script.filename).lower() for name in unused)
         and "THEBE" not in str(script.attributes.get("body"))
     ]
 
 
-def no_list_of_no_items(
+def mend_page(
     app: Sphinx,
     pagename: str,
     templatename: str,
     context: dict,
     doctree: nodes.document | None,
 ) -> None:
-    """Call citations no list: docutils says that they are one, and that none of them is an item of it."""
+    """Keep the scripts that a page uses, and call citations no list: docutils names none of them an item of it."""
+    context["script_files"] = used_scripts(context["script_files"], doctree)
     listed = '<div role="list" class="citation-list">'
     context["body"] = context.get("body", "").replace(
         listed, '<div class="citation-list">'
@@ -215,7 +210,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_transform(OwnBadge)
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
-    app.connect("html-page-context", few_scripts)
-    app.connect("html-page-context", no_list_of_no_items)
+    app.connect("html-page-context", mend_page)
     app.connect("build-finished", few_icons)
     return {"parallel_read_safe": True}
