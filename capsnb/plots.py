@@ -8,6 +8,7 @@ letters are the page's letters, and the same figure always gives the same bytes.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import html
@@ -252,6 +253,32 @@ def live(name: str, still: Figure, **given: Any) -> Live:
     '<div class="live" data-live="squash" dat'
     """
     return Live(name, still, given)
+
+
+def packed(rows: Tensor) -> dict[str, Any]:
+    """Rows of numbers as a live figure gets them: whole numbers of eight bits, in base64, and a scale for each row.
+
+    Args:
+        rows: `[N, M]`, finite.
+
+    Returns:
+        What JSON can hold; `unpacked` reads it, and so does the function of that name in `book/_static/live.js`.
+
+    >>> unpacked(packed(torch.tensor([[0.5, -1.0], [0.0, 0.0]])))
+    tensor([[ 0.5039, -1.0000],
+            [ 0.0000,  0.0000]])
+    """
+    rows = rows.detach().cpu()
+    scale = [float(f"{s:.5g}") for s in (rows.abs().amax(dim=1).clamp(min=1e-6) / 127).tolist()]
+    whole = (rows / torch.tensor(scale)[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return {"numbers": base64.b64encode(whole.numpy().tobytes()).decode(), "scale": scale}
+
+
+def unpacked(given: Mapping[str, Any]) -> Tensor:
+    """The numbers that `packed` keeps of its rows, `[N, M]`: what a page computes with."""
+    whole = torch.frombuffer(bytearray(base64.b64decode(given["numbers"])), dtype=torch.int8)
+    scale = torch.tensor(given["scale"])
+    return whole.view(len(scale), -1) * scale[:, None]
 
 
 def _inline(document: str, alt: str) -> str:

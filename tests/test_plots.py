@@ -479,3 +479,10 @@ def test_a_title_of_curves_does_not_lie_on_the_legend():
     (legend,) = fig.legends
     assert fig.get_suptitle() == "Two runs"
     assert not legend.get_window_extent().overlaps(fig._suptitle.get_window_extent())
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.floats(1e-3, 1e3))
+def test_what_is_packed_is_within_half_a_step(rows, columns, size):
+    numbers = size * torch.randn(rows, columns)
+    steps = numbers.abs().amax(dim=1, keepdim=True).clamp(min=1e-6) / 127
+    assert ((plots.unpacked(plots.packed(numbers)) - numbers).abs() <= 0.51 * steps).all()

@@ -1,12 +1,13 @@
 """The knobs of chapter 4: the decoder in the page is held to the same decoder in Python, then the knobs are turned."""
 
-import base64
 import json
 
 import chapters
 import numpy as np
 import pytest
 import screenshots
+
+from capsnb import plots
 
 PAGE = "04_a_first_capsnet.html"
 SIZE = 16
@@ -17,10 +18,7 @@ def given(page):
 
 
 def unpacked(packed):
-    scale = np.array(packed["scale"])
-    return (
-        np.frombuffer(base64.b64decode(packed["numbers"]), np.int8).reshape(len(scale), -1) * scale[:, None]
-    )
+    return plots.unpacked(packed).double().numpy()
 
 
 def drawn(given, digit, capsule):

@@ -1,6 +1,5 @@
 """The routing explorer of chapter 3: its JavaScript is held to the package, then it is used as a reader would."""
 
-import base64
 import json
 
 import pytest
@@ -8,7 +7,7 @@ import screenshots
 import torch
 from torch.testing import assert_close
 
-from capsnb import routing_by_agreement, squash
+from capsnb import plots, routing_by_agreement, squash
 
 PAGE = "03_routing_by_agreement.html"
 ROUNDS = 10
@@ -20,10 +19,8 @@ def given(page):
 
 def votes_of(example, J=10):
     """The votes that the page gets, `[1, I, J, E]`."""
-    scale = torch.tensor(example["votes"]["scale"], dtype=torch.float64)
-    letters = bytearray(base64.b64decode(example["votes"]["numbers"]))
-    whole = torch.frombuffer(letters, dtype=torch.int8).view(len(scale), J, -1)
-    return (whole * scale[:, None, None])[None]
+    votes = plots.unpacked(example["votes"]).double()
+    return votes.view(1, len(votes), J, -1)
 
 
 def wrong_axis(votes, iterations):
