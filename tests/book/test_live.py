@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import screenshots
 
 FIGURES = {
     "squash": "02_vectors_that_squash.html",
@@ -28,3 +29,16 @@ def test_without_scripts_a_still_picture_stays(name, pages, chromium):
     page.goto((pages / FIGURES[name]).as_uri())
     assert page.locator(f".live[data-live='{name}'] svg").is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("look", screenshots.LOOKS)
+@pytest.mark.parametrize("name", ["routing", "knobs"])
+def test_the_page_does_not_jump(name, look, pages, chromium):
+    """The place that is kept for the script is as tall as what the script draws, or nearly."""
+    page, *_ = screenshots.open_page(chromium, (pages / FIGURES[name]).as_uri(), look)
+    place = page.locator(f".live[data-live='{name}']")
+    drawn = place.locator("> *").bounding_box()["height"]
+    page.evaluate(f"document.querySelector('.live[data-live={name}]').innerHTML = ''")
+    kept = place.bounding_box()["height"]
+    page.context.close()
+    assert abs(kept - drawn) < 60

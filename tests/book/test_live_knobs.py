@@ -183,15 +183,3 @@ def test_on_a_phone_the_drawing_stays_in_sight(pages, chromium):
     assert 0 < box["y"] < 300 and box["y"] + box["height"] < knob(page, SIZE - 1).bounding_box()["y"]
     assert not errors
     page.context.close()
-
-
-@pytest.mark.parametrize("look", screenshots.LOOKS)
-def test_the_page_does_not_jump(pages, chromium, look):
-    """The place that is kept for the script is as tall as what the script draws, or nearly."""
-    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
-    tall = page.locator(".knobs").bounding_box()["height"]
-    place = page.locator(".live[data-live='knobs']")
-    assert place.bounding_box()["height"] - tall < 60
-    page.evaluate("document.querySelector('.knobs').remove()")
-    assert place.bounding_box()["height"] > tall - 60
-    page.context.close()

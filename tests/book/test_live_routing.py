@@ -163,15 +163,3 @@ def test_the_table_fits_and_keeps_its_columns(pages, chromium, look):
     steps = [b - a for a, b in zip(places[0], places[0][1:], strict=False)]
     assert max(steps) - min(steps) < 1
     page.context.close()
-
-
-@pytest.mark.parametrize("look", screenshots.LOOKS)
-def test_the_page_does_not_jump(pages, chromium, look):
-    """The place that is kept for the script is as tall as what the script draws, or nearly."""
-    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
-    tall = figure(page).bounding_box()["height"]
-    place = page.locator(".live[data-live='routing']")
-    assert place.bounding_box()["height"] - tall < 60
-    page.evaluate("document.querySelector('.routing').remove()")
-    assert place.bounding_box()["height"] > tall - 60
-    page.context.close()
