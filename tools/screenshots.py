@@ -50,7 +50,7 @@ def open_page(
     """Open a page with nothing but the book's own files in reach; `note` is told every address that it asks for.
 
     Returns:
-        The page, once its mathematics is set; its console errors; the addresses outside the book that it
+        The page, once its fonts are there; its console errors; the addresses outside the book that it
         asked for in vain.
     """
     scheme, width, height = LOOKS[look]
@@ -69,7 +69,7 @@ def open_page(
     page.on("console", lambda message: message.type == "error" and errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url, wait_until="load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate("document.fonts.ready.then(() => null)")
     return page, errors, outside
 
 

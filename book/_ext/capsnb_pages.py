@@ -22,12 +22,6 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "chapters.json"
-# `name:[width,height,[other names],"code","path"],` or with two paths, in fontawesome.js
-ICON = re.compile(
-    r'(?:"([a-z0-9-]+)"|\b([a-z0-9]+)):\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",'
-    r'(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?'
-)
-
 # The theme chooses light or dark when the page is whole; until then it has two logos and no borders: all would move.
 LIGHT_OR_DARK = """(({ dataset }) => {
   if (dataset.theme === "auto") dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -149,21 +143,22 @@ def own_scripts_alone(app: Sphinx, config: Config) -> None:
     config["html_js_files"] = sorted(config["html_js_files"])
 
 
-def used_scripts(scripts: list, doctree: nodes.document | None) -> list:
-    """Leave out the scripts that a page does not use.
+def used_scripts(scripts: list, body: str) -> list:
+    """Leave out the scripts of live figures that a page does not show.
 
-    These are the live-kernel scripts, which Jupyter Book adds twice: an error in the console; and MathJax on a page
-    without mathematics, which gets it for its children in the table of contents.
+    And those of live kernels, which Jupyter Book adds twice: an error in the console.
     """
-    mathematics = doctree and [
-        *doctree.findall(nodes.math),
-        *doctree.findall(nodes.math_block),
-    ]
-    unused = ["thebe"] if mathematics else ["thebe", "mathjax"]
+
+    def used(name: str) -> bool:
+        figure = re.search(r"live_(\w+)\.js", name)
+        return "thebe" not in name.lower() and (
+            not figure or f'data-live="{figure[1]}"' in body
+        )
+
     return [
         script
         for script in scripts
-        if not any(name in str(script.filename).lower() for name in unused)
+        if used(str(script.filename))
         and "THEBE" not in str(script.attributes.get("body"))
     ]
 
@@ -176,31 +171,10 @@ def mend_page(
     doctree: nodes.document | None,
 ) -> None:
     """Keep the scripts that a page uses, and call citations no list: docutils names none of them an item of it."""
-    context["script_files"] = used_scripts(context["script_files"], doctree)
+    body = context.get("body", "")
+    context["script_files"] = used_scripts(context["script_files"], body)
     listed = '<div role="list" class="citation-list">'
-    context["body"] = context.get("body", "").replace(
-        listed, '<div class="citation-list">'
-    )
-
-
-def few_icons(app: Sphinx, exception: Exception | None) -> None:
-    """Keep of the theme's two thousand icons, a third of a page's weight, those that some page or script names."""
-    static = Path(app.outdir) / "_static"
-    script = static / "scripts" / "fontawesome.js"
-    if exception or not script.exists():
-        return
-    places = [*Path(app.outdir).glob("**/*.html"), *static.glob("**/*.js")]
-    text = " ".join(
-        place.read_text(encoding="utf-8") for place in places if place != script
-    )
-    wanted = set(re.findall(r"\bfa-([a-z0-9-]+)", text))
-
-    def keep(icon: re.Match) -> str:
-        names = {icon[1] or icon[2], *json.loads(icon[3])}
-        return icon[0] if names & wanted else ""
-
-    whole = script.read_text(encoding="utf-8")
-    script.write_text(ICON.sub(keep, whole), encoding="utf-8")
+    context["body"] = body.replace(listed, '<div class="citation-list">')
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -211,5 +185,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
     app.connect("html-page-context", mend_page)
-    app.connect("build-finished", few_icons)
     return {"parallel_read_safe": True}

@@ -5,10 +5,11 @@ import pytest
 import screenshots
 from axe_playwright_python.sync_playwright import Axe
 from build_book import toc_pages
+from fontTools.ttLib import TTFont
 
 TRANSPARENT = "rgba(0, 0, 0, 0)"
 SHIFT = 0.1  # what browsers call good; mathematics that is set after the first paint moves a little
-MOST_BYTES = 1.5e6  # of a page with all that it loads, as a server sends it
+MOST_BYTES = 1.5e6  # of a page with all that it loads, before any compression
 
 
 def findings(page) -> list[str]:
@@ -28,12 +29,11 @@ def test_page_in_browser(name, look, pages, chromium):
         chromium, (pages / f"{name}.html").as_uri(), look, asked.add
     )
     try:
-        assert 1e5 < page_tools.weights(asked)[1] <= MOST_BYTES
+        assert 1e5 < page_tools.weights(asked)[0] <= MOST_BYTES
         assert not errors
         assert not outside, "the page asked for something outside the book"
         assert page.evaluate("document.documentElement.dataset.theme") == screenshots.LOOKS[look][0]
         assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 1
-        assert not page.evaluate("[...document.querySelectorAll('mjx-merror')].map(e => e.textContent)")
         for figure in page.query_selector_all(".capsnb-figure svg"):
             box = figure.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= screenshots.LOOKS[look][1] + 1
@@ -45,6 +45,28 @@ def test_page_in_browser(name, look, pages, chromium):
             assert not findings(page)
     finally:
         page.context.close()
+
+
+SIGNS = """() => [...document.querySelectorAll("body *")].flatMap((place) => ["::before", "::after"].map((part) => {
+  const { content, fontFamily } = getComputedStyle(place, part);
+  return [fontFamily, content.replaceAll('"', "")];
+})).filter(([family, sign]) => family.includes("Awesome") && sign >= "\ue000")"""
+
+
+@pytest.mark.parametrize("name", ["index", "02_vectors_that_squash", "reference-layers", "search"])
+def test_icons_are_in_the_fonts_that_the_page_loads(name, pages, chromium):
+    fonts = {
+        family: TTFont(
+            pages / "_static" / "vendor" / "fontawesome" / "webfonts" / f"{file}.woff2"
+        ).getBestCmap()
+        for family, file in [("Awesome 6 Free", "fa-solid-900"), ("Awesome 6 Brands", "fa-brands-400")]
+    }
+    page, *_ = screenshots.open_page(chromium, (pages / f"{name}.html").as_uri(), "light")
+    shown = page.evaluate(SIGNS)
+    page.context.close()
+    assert len(shown) > 5
+    for family, sign in shown:
+        assert ord(sign) in next(font for part, font in fonts.items() if part in family), hex(ord(sign))
 
 
 def test_axe_would_find_something(chromium):

@@ -1,6 +1,7 @@
 """The built pages: all there, all links lead somewhere, every picture can be read aloud."""
 
 import json
+import unicodedata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -8,6 +9,7 @@ import pages as page_tools
 import pytest
 from bs4 import BeautifulSoup
 from build_book import toc_pages
+from fontTools.ttLib import TTFont
 
 REACHES_OUT = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 
@@ -67,6 +69,33 @@ def test_pictures_have_a_description(soups):
             if svg.get("role") != "img" or len(svg.get("aria-label", "")) < 20:
                 mute.append(f"{page.name}: figure described as {svg.get('aria-label')!r}")
     assert not mute
+
+
+def test_the_font_has_every_sign_of_the_formulas(soups, pages):
+    """The build takes its other signs out, and a formula shows more than it spells: roots, and slanted letters."""
+    (font,) = (pages / "_static").glob("*-math.woff2")
+    signs = {chr(code) for code in TTFont(font).getBestCmap()}
+    slanted = {
+        unicodedata.normalize("NFKC", sign) for sign in signs if "ITALIC" in unicodedata.name(sign, "")
+    } | {"h"}
+    formulas = [formula for soup in soups.values() for formula in soup.find_all("math")]
+    assert len(formulas) > 500 and any(formula.find("msqrt") for formula in formulas)
+    for formula in formulas:
+        leaves = [leaf.get_text() for leaf in formula.find_all(["mi", "mn", "mo", "mtext"])]
+        spelt = set("".join(leaves)) - set(" \N{NO-BREAK SPACE}\N{FUNCTION APPLICATION}")
+        alone = {leaf for leaf in leaves if len(leaf) == 1 and leaf.isascii() and leaf.isalpha()}
+        assert spelt <= signs and alone <= slanted and (not formula.find("msqrt") or "√" in signs), (
+            formula.annotation.string
+        )
+
+
+def test_formulas_stand_still_without_scripts(soups):
+    for page, soup in soups.items():
+        assert not soup.find_all("script", src=lambda source: source and "mathjax" in source.lower()), (
+            page.name
+        )
+        for formula in soup.select(".math"):
+            assert formula.find("math") and formula.annotation["encoding"] == "application/x-tex", page.name
 
 
 def test_what_was_measured_is_of_these_pages(root):

@@ -151,7 +151,7 @@ def test_page_has_the_questions_of_its_notebook(path, pages, chromium):
     assert told(page) == f"0 of {len(questions)} questions answered."
     assert page.locator("#quiz summary").count() == len(titles)
     formulas = sum(title.count("$") for title in titles) // 2
-    assert page.locator("#quiz summary mjx-container").count() == formulas
+    assert page.locator("#quiz summary math").count() == formulas
     assert "$" not in "".join(page.locator("#quiz summary").all_inner_texts())
     page.context.close()
     assert not errors
