@@ -33,7 +33,7 @@ INSTALLED = (
 
 
 def prepare(folder: Path, python: str, torch: str) -> Path:
-    """Make the environment, unless it is there, and return its Python."""
+    """Make the environment, unless it is there, take capsnb out of it, and return its Python."""
     inside = folder / "venv" / "bin" / "python"
     if not inside.exists():
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
@@ -45,6 +45,7 @@ def prepare(folder: Path, python: str, torch: str) -> Path:
             "matplotlib",
         ]
         subprocess.run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
+    subprocess.run([inside, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
     return inside
 
 
@@ -52,6 +53,13 @@ def installed(python: Path) -> dict[str, str]:
     """Return what an environment holds, by name."""
     said = subprocess.run([python, "-c", INSTALLED], check=True, capture_output=True, text=True).stdout
     return json.loads(said)
+
+
+def changes(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str | None]]:
+    """Return what was there before and is not now, or is another version: by name, the two versions."""
+    return {
+        name: [version, after.get(name)] for name, version in before.items() if after.get(name) != version
+    }
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -91,7 +99,6 @@ def main() -> None:
     parser.add_argument("--torch", default="2.6.0", choices=TORCHVISION)
     arguments = parser.parse_args()
     python = prepare(arguments.folder.resolve(), arguments.python, arguments.torch)
-    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
     before, variables = installed(python), environment(arguments.folder.resolve())
     version = subprocess.run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[1]
     found: dict[str, Any] = {}
@@ -100,9 +107,7 @@ def main() -> None:
         found[path.stem] = {"seconds": round(seconds, 1), "failure": failure}
         print(f"{path.stem}: {seconds:.0f} s {failure}", flush=True)
     after = installed(python)
-    changed = {
-        name: [version, after.get(name)] for name, version in before.items() if after.get(name) != version
-    }
+    changed = changes(before, after)
     print(
         f"changed by the set-up cell: {changed or 'nothing'}; added: {', '.join(sorted(after.keys() - before.keys()))}"
     )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import build_book
@@ -24,13 +25,20 @@ def settings() -> dict:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The wheel, built and installed into a folder of its own, as a reader's pip would."""
+def site(tmp_path_factory) -> Iterator[Path]:
+    """The wheel, built and installed into a folder of its own, as a reader's pip would; nobody may write into it."""
     place = tmp_path_factory.mktemp("wheel")
     wheel = bundle.wheel(place)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(place / "site"), str(wheel)], check=True)
-    return place / "site"
+    there = {path: path.stat().st_mtime_ns for path in [place / "site", *(place / "site").rglob("*")]}
+    for path in there:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield place / "site"
+    now = {path: path.stat().st_mtime_ns for path in [place / "site", *(place / "site").rglob("*")]}
+    assert now == there, "something was written into the installed package, which may belong to somebody else"
+    for path in there:
+        path.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,8 @@ BADGES = (
 
 @pytest.fixture
 def lone_environment(site: Path) -> dict[str, str]:
-    """The environment of a process in which `import capsnb` finds the wheel, in the quick profile."""
-    return {**os.environ, "PYTHONPATH": str(site), "CAPSNB_PROFILE": "quick"}
+    """The environment of a process that finds the wheel, which it can only read, in the quick profile."""
+    return {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
 
 
 def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
