@@ -22,6 +22,10 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "chapters.json"
+DETAILS = re.compile(
+    r"^<details>\n<summary>([^\n]+)</summary>\n\n(.*?)\n\n</details>$",
+    re.DOTALL | re.MULTILINE,
+)
 # The theme chooses light or dark when the page is whole; until then it has two logos and no borders: all would move.
 LIGHT_OR_DARK = """(({ dataset }) => {
   if (dataset.theme === "auto") dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -125,6 +129,23 @@ class FromChapter(SphinxDirective):
         return [nodes.raw("", "\n".join(shown), format="html")]
 
 
+def fold_answers(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Make the theme's dropdowns of a notebook's `<details>`, which fold in Jupyter and in Colab as well."""
+    if not str(app.env.doc2path(docname)).endswith(".ipynb"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = DETAILS.sub(dropdown, "".join(cell["source"]))
+    source[0] = json.dumps(notebook)
+
+
+def dropdown(details: re.Match) -> str:
+    """Return the directive for a match of `DETAILS`, whose title may hold HTML for code and emphasis."""
+    title = re.sub(r"</?em>", "*", re.sub(r"</?code>", "`", details[1]))
+    return f"::::::{{dropdown}} {title}\n{details[2]}\n::::::"
+
+
 class OwnBadge(SphinxTransform):
     """Show the book's copy of the Colab badge; a lone notebook keeps the address that works everywhere."""
 
@@ -184,5 +205,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_transform(OwnBadge)
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
+    app.connect("source-read", fold_answers)
     app.connect("html-page-context", mend_page)
     return {"parallel_read_safe": True}

@@ -10,7 +10,7 @@ import screenshots
 CHAPTERS = chapters.chapters()
 PAGE = "02_vectors_that_squash.html"
 QUESTION = re.compile(r"\*\*(\d+)\. (.+)\*\*\n\n")
-ANSWER = re.compile(r":::\{dropdown\} (.+)\n\*\*(Yes|No)\.\*\* (.+)\n:::\n\n")
+ANSWER = re.compile(r"<details>\n<summary>(.+)</summary>\n\n\*\*(Yes|No)\.\*\* (.+)\n\n</details>\n\n")
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
@@ -22,10 +22,7 @@ class Answer(NamedTuple):
 
 
 def quiz(path) -> list[tuple[str, list[Answer]]]:
-    """The questions of a chapter with their answers; whatever else stands in its section is an error.
-
-    Answers are fenced by colons: a lone notebook shows the first line of such a fence, and hides a backticks' one.
-    """
+    """The questions of a chapter with their answers; whatever else stands in its section is an error."""
     prose = "\n\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
     (text,) = re.findall(r"^## Quiz\n\n(.*?)^## ", prose, re.DOTALL | re.MULTILINE)
     questions = []
