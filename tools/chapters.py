@@ -130,7 +130,9 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def reading_minutes(notebook: NotebookNode) -> int:
     """Return the minutes it takes to read a chapter: its words, and a look at each code cell."""
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    words = len(re.findall(r"[^\W\d_]{2,}", re.sub(r"<!--.*?-->.*?<!--.*?-->|\]\([^)]*\)|</?\w+>", " ", prose)))
+    words = len(
+        re.findall(r"[^\W\d_]{2,}", re.sub(r"<!--.*?-->.*?<!--.*?-->|\]\([^)]*\)|</?\w+>", " ", prose))
+    )
     code = sum(cell.cell_type == "code" for cell in notebook.cells)
     return max(1, round(words / WORDS_PER_MINUTE + code * SECONDS_PER_CODE_CELL / 60))
 

@@ -36,7 +36,6 @@ def prepare(folder: Path, python: str, torch: str) -> Path:
     """Make the environment, unless it is there, take capsnb out of it, and return its Python."""
     inside = folder / "venv" / "bin" / "python"
     if not inside.exists():
-        subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
         there = [
             f"torch=={torch}",
             f"torchvision=={TORCHVISION[torch]}",
@@ -44,7 +43,12 @@ def prepare(folder: Path, python: str, torch: str) -> Path:
             "nbclient",
             "matplotlib",
         ]
-        subprocess.run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
+        try:
+            subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
+            subprocess.run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
+        except BaseException:
+            shutil.rmtree(folder / "venv", ignore_errors=True)  # half of it would pass for all of it
+            raise
     subprocess.run([inside, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
     return inside
 

@@ -98,6 +98,17 @@ def test_card_holds_what_was_measured(path):
     assert notebook.cells[1].source == before, "run: python tools/chapters.py cards"
 
 
+@each_notebook
+def test_answers_fold_in_a_notebook_too(path):
+    """A directive would stand open where nothing knows it: in Jupyter and in Colab, the solution for all to see."""
+    prose = "\n\n".join(cell.source for cell in chapters.read(path).cells if cell.cell_type == "markdown")
+    assert "{dropdown}" not in prose
+    folded = re.findall(
+        r"^<details>\n<summary>[^\n]+</summary>\n\n.*?\n\n</details>$", prose, re.DOTALL | re.MULTILINE
+    )
+    assert len(folded) == prose.count("<details>") == prose.count("</details>")
+
+
 def test_results_name_only_chapters_that_exist():
     assert set(chapters.load_results()) == {path.stem for path in CHAPTERS}
 
