@@ -21,6 +21,10 @@ PRIME = re.compile(r"<msup>((?:(?!<msup>).)*?)<mo>([′″‴])</mo></msup>")
 # A sign that \big or \Big stretches: browsers leave it the room of the widest that the font has.
 BIG = re.compile(r'<mo minsize="([\d.]+)em" maxsize="\1em">(.)</mo>')
 
+TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}]", re.DOTALL)
+OPENING, CLOSING = ("{", r"\begin", r"\left"), ("}", r"\end", r"\right")
+WIDE_SPACE = (r"\quad", r"\qquad")
+
 
 def scaled(big: re.Match) -> str:
     """Return such a sign as a larger one, moved so that its middle stays where it was, a quarter above the line."""
@@ -29,13 +33,22 @@ def scaled(big: re.Match) -> str:
     return f'<mpadded voffset="{(1 - size) / 4:.3f}em">{sign}</mpadded>'
 
 
-def mathml(node: nodes.math | nodes.math_block) -> str:
-    """Return a formula as MathML."""
+def parts(latex: str) -> list[str]:
+    """Split what stands side by side in a formula, with wide spaces between: a narrow screen puts it into lines."""
+    found, depth, start = [], 0, 0
+    for token in TOKEN.finditer(latex):
+        depth += (token[0] in OPENING) - (token[0] in CLOSING)
+        if depth == 0 and token[0] in WIDE_SPACE:
+            found.append(latex[start : token.start()])
+            start = token.end()
+    return [part for part in [*found, latex[start:]] if part.strip()]
+
+
+def mathml(latex: str, node: nodes.math | nodes.math_block) -> str:
+    """Return a formula, or a part of one, as MathML."""
     own_lines = isinstance(node, nodes.math_block)
     try:
-        formula = converter.convert_with_local_state(
-            node.astext(), displaystyle=own_lines
-        )
+        formula = converter.convert_with_local_state(latex, displaystyle=own_lines)
     except LatexError as error:
         logger.warning("this formula cannot be set: %s", error, location=node)
         return ""
@@ -48,7 +61,7 @@ def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     self.body.append(
         self.starttag(node, "span", "", CLASS="math notranslate nohighlight")
     )
-    self.body.append(f"{mathml(node)}</span>")
+    self.body.append(f"{mathml(node.astext(), node)}</span>")
     raise nodes.SkipNode
 
 
@@ -56,7 +69,9 @@ def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula that has lines of its own; where it is too wide, arrow keys scroll it."""
     attributes = {"CLASS": "math notranslate nohighlight", "tabindex": "0"}
     self.body.append(self.starttag(node, "div", "", **attributes))
-    self.body.append(f"{mathml(node)}</div>\n")
+    for part in parts(node.astext()):
+        self.body.append(mathml(part, node))
+    self.body.append("</div>\n")
     raise nodes.SkipNode
 
 

@@ -7,6 +7,8 @@ from axe_playwright_python.sync_playwright import Axe
 from build_book import toc_pages
 from fontTools.ttLib import TTFont
 
+CUT = """[...document.querySelectorAll(".bd-article div.math")].filter((formula) =>
+  formula.scrollWidth > formula.clientWidth + 1).map((formula) => formula.textContent)"""
 TRANSPARENT = "rgba(0, 0, 0, 0)"
 SHIFT = 0.1  # what browsers call good; mathematics that is set after the first paint moves a little
 MOST_BYTES = 1.5e6  # of a page with all that it loads, before any compression
@@ -34,6 +36,10 @@ def test_page_in_browser(name, look, pages, chromium):
         assert not outside, "the page asked for something outside the book"
         assert page.evaluate("document.documentElement.dataset.theme") == screenshots.LOOKS[look][0]
         assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 1
+        if look != "360px":
+            assert not page.evaluate(CUT), (
+                "a formula is wider than its column: put wide spaces where it may break"
+            )
         for figure in page.query_selector_all(".capsnb-figure svg"):
             box = figure.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= screenshots.LOOKS[look][1] + 1
