@@ -19,16 +19,25 @@ asked_for = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def clean():
+def clean(settings, tmp_path_factory):
     """The Python of the clean environment, and its variables; nothing that was there may be another afterwards."""
     folder = Path(FOLDER).resolve()
+    variables = lone.environment(folder)
+    fetch = [
+        "git",
+        "clone",
+        "--quiet",
+        settings["repository"]["url"],
+        str(tmp_path_factory.mktemp("fetched")),
+    ]
     try:
+        subprocess.run(fetch, env=variables, check=True)  # what git answers for the book's address
         python = lone.prepare(folder, sys.executable, OLDEST)
-    except subprocess.CalledProcessError as error:
+    except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"the clean environment cannot be made here: {error}")
     before = lone.installed(python)
     assert before["torch"].startswith(OLDEST) and "capsnb" not in before
-    yield python, lone.environment(folder)
+    yield python, variables
     after = lone.installed(python)
     assert not lone.changes(before, after)
     assert "capsnb" in after
