@@ -24,6 +24,7 @@ BIG = re.compile(r'<mo minsize="([\d.]+)em" maxsize="\1em">(.)</mo>')
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}]", re.DOTALL)
 OPENING, CLOSING = ("{", r"\begin", r"\left"), ("}", r"\end", r"\right")
 WIDE_SPACE = (r"\quad", r"\qquad")
+CLASS = "math notranslate nohighlight"
 
 
 def scaled(big: re.Match) -> str:
@@ -58,17 +59,14 @@ def mathml(latex: str, node: nodes.math | nodes.math_block) -> str:
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     """Write a formula within a line."""
-    self.body.append(
-        self.starttag(node, "span", "", CLASS="math notranslate nohighlight")
-    )
+    self.body.append(self.starttag(node, "span", "", CLASS=CLASS))
     self.body.append(f"{mathml(node.astext(), node)}</span>")
     raise nodes.SkipNode
 
 
 def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula that has lines of its own; where it is too wide, arrow keys scroll it."""
-    attributes = {"CLASS": "math notranslate nohighlight", "tabindex": "0"}
-    self.body.append(self.starttag(node, "div", "", **attributes))
+    self.body.append(self.starttag(node, "div", "", CLASS=CLASS, tabindex="0"))
     for part in parts(node.astext()):
         self.body.append(mathml(part, node))
     self.body.append("</div>\n")

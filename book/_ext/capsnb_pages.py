@@ -2,8 +2,8 @@
 
 The directive `chapter-map` lists every chapter with its minutes, as measured in `results/chapters.json`, and what it
 builds on, as its card says; `from-chapter` shows the output of a chapter's cell on another page.
-Scripts for live widgets and live kernels, fetched from elsewhere and used by no page, are left out, and the
-Colab badge comes from the book itself: pages ask for nothing outside.
+What a notebook folds becomes the theme's dropdown. The Colab badge comes from the book itself, and scripts for
+widgets, which no page has, are not asked for: pages ask for nothing outside.
 """
 
 from __future__ import annotations
@@ -164,37 +164,16 @@ def own_scripts_alone(app: Sphinx, config: Config) -> None:
     config["html_js_files"] = sorted(config["html_js_files"])
 
 
-def used_scripts(scripts: list, body: str) -> list:
-    """Leave out the scripts of live figures that a page does not show.
-
-    And those of live kernels, which Jupyter Book adds twice: an error in the console.
-    """
-
-    def used(name: str) -> bool:
-        figure = re.search(r"live_(\w+)\.js", name)
-        return "thebe" not in name.lower() and (
-            not figure or f'data-live="{figure[1]}"' in body
-        )
-
-    return [
-        script
-        for script in scripts
-        if used(str(script.filename))
-        and "THEBE" not in str(script.attributes.get("body"))
-    ]
-
-
-def mend_page(
+def mend_citations(
     app: Sphinx,
     pagename: str,
     templatename: str,
     context: dict,
     doctree: nodes.document | None,
 ) -> None:
-    """Keep the scripts that a page uses, and call citations no list: docutils names none of them an item of it."""
-    body = context.get("body", "")
-    context["script_files"] = used_scripts(context["script_files"], body)
+    """Call citations no list: docutils names none of them an item of it."""
     listed = '<div role="list" class="citation-list">'
+    body = context.get("body", "")
     context["body"] = body.replace(listed, '<div class="citation-list">')
 
 
@@ -206,5 +185,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
     app.connect("source-read", fold_answers)
-    app.connect("html-page-context", mend_page)
+    app.connect("html-page-context", mend_citations)
     return {"parallel_read_safe": True}

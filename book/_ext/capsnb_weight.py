@@ -1,4 +1,4 @@
-"""Pages carry what they use: what no page shows or runs is taken out when the book has been built.
+"""Pages carry what they use: scripts, icons and signs that a page does not need are taken out.
 
 The theme brings two thousand icons, and draws them twice, by a script and by fonts; every page would load the index
 of the search; a font for mathematics has five thousand signs, and the book writes some two hundred.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from docutils import nodes
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
@@ -26,6 +27,33 @@ ICON = re.compile(r'"\\([0-9a-f]{4})"|([\ue000-\uf8ff])')  # by its number, or i
 FORMULA = re.compile(r"<math\b.*?</math>", re.DOTALL)
 # Signs that no formula spells: a letter that stands alone is slanted by the browser, and a root is an element.
 UNSPELT = {0x210E, *range(0x1D434, 0x1D468), *range(0x1D6FC, 0x1D71C), ord("√")}
+
+
+def used_scripts(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict,
+    doctree: nodes.document | None,
+) -> None:
+    """Leave out the scripts of live figures that a page does not show.
+
+    And those of live kernels, which Jupyter Book adds twice: an error in the console.
+    """
+    body = context.get("body", "")
+
+    def used(name: str) -> bool:
+        figure = re.search(r"live_(\w+)\.js", name)
+        return "thebe" not in name.lower() and (
+            not figure or f'data-live="{figure[1]}"' in body
+        )
+
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if used(str(script.filename))
+        and "THEBE" not in str(script.attributes.get("body"))
+    ]
 
 
 def keep_signs(font: Path, signs: set[int]) -> None:
@@ -76,6 +104,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register what happens when the pages have been written."""
+    """Register what happens when a page is written, and when all have been."""
+    app.connect("html-page-context", used_scripts)
     app.connect("build-finished", lighten)
     return {"parallel_read_safe": True}

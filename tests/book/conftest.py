@@ -31,12 +31,17 @@ def site(tmp_path_factory) -> Iterator[Path]:
     wheel = bundle.wheel(place)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(place / "site"), str(wheel)], check=True)
-    there = {path: path.stat().st_mtime_ns for path in [place / "site", *(place / "site").rglob("*")]}
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in [place / "site", *(place / "site").rglob("*")]}
+
+    there = written()
     for path in there:
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield place / "site"
-    now = {path: path.stat().st_mtime_ns for path in [place / "site", *(place / "site").rglob("*")]}
-    assert now == there, "something was written into the installed package, which may belong to somebody else"
+    assert written() == there, (
+        "something was written into the installed package, which may belong to somebody else"
+    )
     for path in there:
         path.chmod(0o755)
 
