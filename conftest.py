@@ -5,4 +5,4 @@ Test files are not among them: one that cannot be imported is an error, not a te
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("triton") else ["capsnb/kernels/triton.py"]
+collect_ignore = [] if find_spec("triton") else ["capsnb/kernels/triton_backend.py"]

@@ -1,6 +1,11 @@
 """Capsule networks, from the squash up: the package behind the book."""
 
+from importlib import import_module
+from types import ModuleType
+
 from capsnb import checks, plots
+from capsnb._version import __version__
+from capsnb.compat import check_torchvision
 from capsnb.data import ImageData, Preprocess, Split, load_data
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.functional import squash
@@ -17,12 +22,10 @@ from capsnb.models import (
     summary,
 )
 from capsnb.notebook import start_chapter
-from capsnb.pair import demand_matching_pair
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 from capsnb.routing import em_routing, routing_by_agreement, scaled_distance_routing
 from capsnb.training import History, TrainConfig, fit
 
-__version__ = "0.1.0"
 __all__ = [
     "AlexCapsNet",
     "BackboneNet",
@@ -42,6 +45,7 @@ __all__ = [
     "RoutingCapsules",
     "Split",
     "TrainConfig",
+    "__version__",
     "capsule_loss",
     "checks",
     "em_routing",
@@ -58,4 +62,11 @@ __all__ = [
     "summary",
 ]
 
-demand_matching_pair()  # a torch and a torchvision that do not fit must not surface later as an obscure error
+check_torchvision()  # a torch and a torchvision that do not fit must not surface later as an obscure error
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `capsnb.bench`, `capsnb.experiments` and `capsnb.profiling` when they are first used."""
+    if name in ("bench", "experiments", "profiling"):
+        return import_module(f"capsnb.{name}")
+    raise AttributeError(f"module 'capsnb' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from capsnb import processes
+from capsnb import distributed
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
 from capsnb.training import CHECKPOINT, OPTIMIZERS, RUN, TrainConfig
@@ -124,7 +124,7 @@ def train(
         compile=compile,
         seed=seed,
     )
-    processes.join()
+    distributed.init()
     source: dict[str, Any] = {"name": data, "root": None if root is None else str(root), "images": images}
     preprocess = Preprocess(pad=pad, rotate=rotate, resize=resize, standardise=standardise)
     prepared = _load(**source, preprocess=preprocess, download=download)
@@ -144,8 +144,8 @@ def train(
     }
     torch.manual_seed(seed)
     network = _build(model, sizes)
-    processes.from_first(lambda: _demand_same_network(run, model, sizes))
-    first = processes.rank() == 0
+    distributed.from_rank0(lambda: _check_same_network(run, model, sizes))
+    first = distributed.rank() == 0
     if first:
         write_atomically(
             run / RUN,
@@ -171,7 +171,7 @@ def train(
             f"{history.model}, {history.parameters:,} parameters, {config.epochs} epochs, {history.seconds:.0f} s"
         )
         _report(evaluation)
-    processes.leave()
+    distributed.shutdown()
 
 
 @app.command()
@@ -183,7 +183,7 @@ def evaluate(
     from capsnb.evaluation import evaluate as evaluate_model
     from capsnb.training import load_weights
 
-    processes.join()
+    distributed.init()
     try:
         saved = json.loads((run / RUN).read_text())
         source, sizes, preprocess = saved["data"], saved["model"], Preprocess(**saved["preprocess"])
@@ -199,10 +199,10 @@ def evaluate(
     model = _build(saved.get("network", "capsnet"), sizes)  # runs from before there were others do not say
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         evaluation.save(run / "evaluation.json")
         _report(evaluation)
-    processes.leave()
+    distributed.shutdown()
 
 
 @app.command()
@@ -515,12 +515,12 @@ def _seconds(budget: str) -> float:
 def _load(
     name: str, root: str | None, images: int | None, *, preprocess: Preprocess, download: bool
 ) -> ImageData:
-    with processes.first_on_each_machine_first():
+    with distributed.local_rank0_first():
         loaded = load_data(name, root, download=download, preprocess=preprocess)
     return loaded if images is None else loaded.subset(train=images)
 
 
-def _demand_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None:
+def _check_same_network(run: Path, network: str, sizes: dict[str, Any]) -> None:
     """The weights of one network may fit another, or another gamma: a run goes on as what it was."""
     try:
         saved = json.loads((run / RUN).read_text())
@@ -577,7 +577,7 @@ def main() -> NoReturn:
     try:
         app()
     except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        who = f" (process {processes.rank()})" if processes.count() > 1 else ""
+        who = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
         typer.secho(f"capsnb{who}: {error}", fg="red", err=True)
         raise SystemExit(2) from None
     except ExceptionGroup as group:  # runs that failed while others went on

@@ -212,7 +212,7 @@ def rows(runs: Iterable[Trained]) -> list[Row]:
     runs = list(runs)
     if not runs:
         raise ValueError("there is nothing to compare: give at least one run")
-    _demand_same_data(runs)
+    _check_same_data(runs)
     groups: dict[str, list[Trained]] = {}
     for run in runs:
         key = json.dumps([run.name, run.everything_but_the_seed], sort_keys=True)
@@ -229,7 +229,7 @@ def rows(runs: Iterable[Trained]) -> list[Row]:
     return [Row(label, tuple(group)) for label, group in zip(labels, by_seed, strict=True)]
 
 
-def _demand_same_data(runs: Sequence[Trained]) -> None:
+def _check_same_data(runs: Sequence[Trained]) -> None:
     names = [(run.source, run.history.data) for run in runs]
     counts = [
         (run.source, {line["class"]: line["support"] for line in run.evaluation.per_class})

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from capsnb import processes
+from capsnb import distributed
 from capsnb.files import write_atomically
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the
     mode it came in.
 
-    In several processes (see `capsnb.processes`) all must call this, with the same model: each computes some of the
+    In several processes (see `capsnb.distributed`) all must call this, with the same model: each computes some of the
     batches, and all return the same figures, to the last bit those of one process.
 
     Args:
@@ -198,7 +198,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
     device = device_of(model, images)
     batches = images.split(batch_size)
-    mine = range(processes.rank(), len(batches), processes.count())
+    mine = range(distributed.rank(), len(batches), distributed.world_size())
     found: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and errors, by batch
     with evaluating(model):
         for number in mine:
@@ -218,7 +218,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
             if reconstruction is not None:
                 errors = (reconstruction.cpu().double() - targets.cpu()).square().flatten(1).sum(1)
             found[number] = lengths.cpu().double(), errors
-    for others in processes.everyones(found):
+    for others in distributed.all_gather(found):
         found |= others
     scores, squares = zip(*(found[number] for number in range(len(batches))), strict=True)
     return evaluation_of_scores(

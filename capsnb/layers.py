@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend, route
-from capsnb.kernels.tiles import TILED_BACKENDS, route_by_distance, route_by_em
+from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
 
 Routing = Literal["rba", "sda", "em"]
@@ -76,7 +76,7 @@ class RoutingCapsules(nn.Module):
     :math:`\sum_j |s_j| \leq \sum_i |u_i|` without it, and squash halves that at least, so that no weights, however
     large, would keep a deep stack without shortcuts from falling silent. With it lengths settle, but at 0.04 to 0.2,
     and after sixteen such layers nothing of the image is left in them: deep networks with "sda" want shortcuts.
-    Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.tiles.route_by_em`) takes a capsule's length
+    Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.sda_em.route_by_em`) takes a capsule's length
     for its activation and gives capsules that are as long as they are active. Only ratios of votes and
     :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth, down to the variance floor; a
     small one learns faster.

@@ -177,7 +177,7 @@ class CapsNet(nn.Module):
         Raises:
             ValueError: images of another shape than the network was made for.
         """
-        _demand_shape(images, self.image_shape)
+        _check_shape(images, self.image_shape)
         if self.recompute and torch.is_grad_enabled():
             context = partial(create_selective_checkpoint_contexts, self._keep)
             primary = checkpoint(self._primary, images, use_reentrant=False, context_fn=context)
@@ -329,7 +329,7 @@ class BackboneNet(nn.Module):
         Raises:
             ValueError: images of another shape than the network was made for.
         """
-        _demand_shape(images, self.image_shape)
+        _check_shape(images, self.image_shape)
         return _output(self.head(self.backbone(images)), self.decoder, labels)
 
 
@@ -465,7 +465,36 @@ class TwoConvCapsNet(BackboneNet):
         self.to(memory_format=torch.channels_last)
 
 
-def _demand_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
+NETWORKS: dict[str, type[CapsNet | BackboneNet]] = {
+    network.__name__.lower(): network
+    for network in (CapsNet, ResCapsNet, MoCapsNet, AlexCapsNet, ResNetCapsNet, TwoConvCapsNet)
+}
+
+
+def build(name: str, **sizes: Any) -> CapsNet | BackboneNet:
+    """Make a network by name: the one place that knows networks by name.
+
+    Args:
+        name: a key of `NETWORKS`, in upper or lower case: "capsnet", "MoCapsNet".
+        sizes: the constructor's arguments; `image_shape` may be a list, as it is in a JSON file.
+
+    Returns:
+        The network, with weights drawn from PyTorch's generator.
+
+    Raises:
+        ValueError: an unknown name, or an argument that this network does not have.
+
+    >>> build("MoCapsNet", image_shape=[1, 28, 28], blocks=2, channels=8, capsule_types=2).gamma
+    0.9
+    """
+    if (network := NETWORKS.get(name.lower())) is None:
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(NETWORKS)}")
+    if "image_shape" in sizes:
+        sizes["image_shape"] = tuple(sizes["image_shape"])
+    return network(**sizes)
+
+
+def _check_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
     if images.shape[1:] != image_shape:
         C, H, W = image_shape
         raise ValueError(f"images of shape [B, {C}, {H}, {W}] are expected, got {tuple(images.shape)}")

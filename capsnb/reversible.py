@@ -50,7 +50,7 @@ class ResidualCapsules(nn.ModuleList):
 
     def __init__(self, layers: Iterable[nn.Module] = ()) -> None:
         super().__init__(layers)
-        _demand_chain(self)
+        _check_chain(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what each layer makes of capsules `[B, J, E]` to them."""
@@ -111,8 +111,8 @@ class MomentumCapsules(nn.ModuleList):
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma must be in (0, 1], got {gamma}; the paper's is 0.9")
         self.gamma = float(gamma)
-        _demand_chain(self)
-        self._demand_digits()
+        _check_chain(self)
+        self._check_digits()
 
     @overload
     def __getitem__(self, index: slice) -> Self: ...
@@ -133,7 +133,7 @@ class MomentumCapsules(nn.ModuleList):
 
     @torch.compiler.disable  # a compiler would have to follow into backward, where layers are differentiated
     def _forward(self, x: Tensor) -> Tensor:
-        self._demand_digits()  # again: layers can be appended
+        self._check_digits()  # again: layers can be appended
         fed, named = _fed(x), [dict(_named(layer)) for layer in self]
         tensors = {id(tensor): tensor for names in named for tensor in names.values()}  # each once
         return _Reversible.apply(self, fed, named, x.double(), *tensors.values()).to(fed)
@@ -161,7 +161,7 @@ class MomentumCapsules(nn.ModuleList):
         """Return gamma, for `print(model)`."""
         return f"gamma={self.gamma}"
 
-    def _demand_digits(self) -> None:
+    def _check_digits(self) -> None:
         """Inverting n layers multiplies rounding errors by gamma**-n."""
         lost = -len(self) * math.log10(self.gamma)
         if lost <= LOST_DIGITS:
@@ -204,7 +204,7 @@ class _Reversible(torch.autograd.Function):
             for number, layer in enumerate(stack):
                 buffers = _versions(layer)
                 f = _call(number, layer, _rounded(x, fed))
-                _demand_unchanged(number, layer, buffers)
+                _check_unchanged(number, layer, buffers)
                 after = _random_states(x)
                 if any(map(_differ, before, after)):
                     ctx.random[number] = slice(len(states), len(states) + len(before))
@@ -282,7 +282,7 @@ def _call(number: int, layer: nn.Module, x: Tensor) -> Tensor:
     return f
 
 
-def _demand_chain(layers: Iterable[nn.Module]) -> None:
+def _check_chain(layers: Iterable[nn.Module]) -> None:
     """Where sizes are known they are compared at once, not with the first images."""
     known: tuple[int, int] | None = None
     for number, layer in enumerate(layers):
@@ -329,7 +329,7 @@ def _versions(layer: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (id(buffer), buffer._version) for name, buffer in layer.named_buffers()}
 
 
-def _demand_unchanged(number: int, layer: nn.Module, before: dict[str, tuple[int, int]]) -> None:
+def _check_unchanged(number: int, layer: nn.Module, before: dict[str, tuple[int, int]]) -> None:
     for name, version in _versions(layer).items():
         if before.get(name) != version:
             owner = type(layer.get_submodule(name.rpartition(".")[0])).__name__

@@ -58,7 +58,7 @@ def routing_by_agreement(
     >>> routing_by_agreement(torch.ones(2, 6, 3, 4)).shape
     torch.Size([2, 3, 4])
     """
-    _demand_votes(votes, iterations)
+    _check_votes(votes, iterations)
     history = []
     logits = votes.new_zeros(votes.shape[:3])  # b [B, I, J]
     for r in range(1, iterations + 1):
@@ -144,7 +144,7 @@ def scaled_distance_routing(
     >>> scaled_distance_routing(torch.ones(2, 6, 3, 4), torch.ones(2, 6, 8)).shape
     torch.Size([2, 3, 4])
     """
-    _demand_votes(votes, iterations)
+    _check_votes(votes, iterations)
     B, I, J, E = votes.shape
     if capsules.ndim != 3 or capsules.shape[:2] != (B, I):
         raise ValueError(f"capsules of shape [{B}, {I}, D] cast these votes, got {tuple(capsules.shape)}")
@@ -270,7 +270,7 @@ def em_routing(
     >>> poses.shape, activations.shape
     (torch.Size([2, 3, 4]), torch.Size([2, 3]))
     """
-    _demand_votes(votes, iterations)
+    _check_votes(votes, iterations)
     B, I, J, _ = votes.shape
     if activations.shape != (B, I):
         raise ValueError(f"activations of shape [{B}, {I}] are expected, got {tuple(activations.shape)}")
@@ -324,7 +324,7 @@ def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) ->
     return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
 
 
-def _demand_votes(votes: Tensor, iterations: int) -> None:
+def _check_votes(votes: Tensor, iterations: int) -> None:
     if votes.ndim != 4:
         raise ValueError(f"votes need the axes [B, I, J, E], got shape {tuple(votes.shape)}")
     if iterations < 1:

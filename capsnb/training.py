@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from capsnb import processes
+from capsnb import distributed
 from capsnb.data import ImageData
 from capsnb.files import write_atomically
 from capsnb.losses import CLASSIFICATIONS, CapsuleLoss, Classification, capsule_loss
@@ -272,7 +272,7 @@ def fit(
     config = config or TrainConfig()
     accelerator = _accelerator(config)
     data = data.to(accelerator.device)
-    if processes.count() > 1:
+    if distributed.world_size() > 1:
         model = _ready_for_several(model, data, accelerator)
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -294,7 +294,7 @@ def fit(
         "config": asdict(config),
     }
     if checkpoint is not None:
-        saved = processes.from_first(lambda: _read(checkpoint) if checkpoint.exists() else None)
+        saved = distributed.from_rank0(lambda: _read(checkpoint) if checkpoint.exists() else None)
         if saved is not None:
             history.records = _resume(checkpoint, saved, identity, bare, optimizer, accelerator)
     steps = math.ceil(len(data.train) / config.batch_size)
@@ -309,7 +309,7 @@ def fit(
         for epoch in range(done + 1, config.epochs + 1):
             begun = time.monotonic()
             late = begun + longest > started + budget
-            if math.isfinite(budget) and processes.everyones(late)[0]:
+            if math.isfinite(budget) and distributed.all_gather(late)[0]:
                 break
             record = _train_epoch(model, trained, optimizer, data, config, epoch, accelerator, bar)
             history.records.append(record)
@@ -350,7 +350,7 @@ def _train_epoch(
             parameters["lr"] = learning_rate
         batches = group.split(config.batch_size)
         for number, rows in enumerate(batches, start=1):
-            share = processes.share(len(rows))
+            share = distributed.shard(len(rows))
             size = share.stop - share.start
             if size == 0:  # all must take part in every step: compute an image that counts elsewhere
                 share = slice(0, 1)
@@ -368,29 +368,31 @@ def _train_epoch(
                 loss = capsule_loss(output, targets, labels, config.reconstruction_weight, config.loss)
                 # A group counts as one large batch. DDP takes the mean over the processes, where the sum is meant.
                 weight = size / len(rows)
-                accelerator.backward(loss.total * (weight * processes.count() * (len(rows) / len(group))))
+                accelerator.backward(
+                    loss.total * (weight * distributed.world_size() * (len(rows) / len(group)))
+                )
             terms.append(weight * torch.stack([loss.margin.detach(), loss.reconstruction.detach()]))
             correct += (output.lengths.argmax(dim=1) == labels)[:size].sum()
             bar.update()
         skipped += _step(optimizer, accelerator)
         optimizer.zero_grad()
         if len(terms) % 100 == 0:
-            _demand_finite(terms, epoch)
-    margin, reconstruction = _demand_finite(terms, epoch)
+            _check_finite(terms, epoch)
+    margin, reconstruction = _check_finite(terms, epoch)
     seconds, memory = time.perf_counter() - started, _peak_memory(device)
     bare = accelerator.unwrap_model(model)
     # Running statistics of batch norm: one network, wherever it is tested.
-    processes.copy_first(bare.buffers())
+    distributed.broadcast(bare.buffers())
     return Epoch(
         epoch=epoch,
         loss=margin + config.reconstruction_weight * reconstruction,
         margin=margin,
         reconstruction=reconstruction,
-        train_accuracy=processes.total(correct).item() / len(order),
+        train_accuracy=distributed.all_reduce(correct).item() / len(order),
         test_accuracy=_accuracy(bare, data, accelerator),
         learning_rate=learning_rate,
-        seconds=max(processes.everyones(seconds)),
-        peak_memory=max(processes.everyones(memory)),
+        seconds=max(distributed.all_gather(seconds)),
+        peak_memory=max(distributed.all_gather(memory)),
         skipped_steps=int(skipped),
     )
 
@@ -409,9 +411,9 @@ def _step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Tensor 
     return skipped[0] if skipped else 1
 
 
-def _demand_finite(terms: list[Tensor], epoch: int) -> tuple[float, float]:
+def _check_finite(terms: list[Tensor], epoch: int) -> tuple[float, float]:
     """The mean of each term over the steps so far; the first step with a NaN or an infinity stops all processes."""
-    table = processes.total(torch.stack(terms))
+    table = distributed.all_reduce(torch.stack(terms))
     bad = (~table.isfinite()).nonzero()
     if len(bad):
         step = int(bad[0, 0])
@@ -431,11 +433,11 @@ def _accuracy(model: nn.Module, data: ImageData, accelerator: Accelerator) -> fl
     model.eval()
     correct = torch.zeros((), dtype=torch.long, device=accelerator.device)
     batches = list(zip(data.test.images.split(500), data.test.labels.split(500), strict=True))
-    for images, labels in batches[processes.rank() :: processes.count()]:
+    for images, labels in batches[distributed.rank() :: distributed.world_size()]:
         with accelerator.autocast():
             output = model(data.preprocess.evaluate(images)[0])
         correct += (output.lengths.argmax(dim=1) == labels).sum()
-    return processes.total(correct).item() / len(data.test)
+    return distributed.all_reduce(correct).item() / len(data.test)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
@@ -503,7 +505,7 @@ def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     """
     mixed = (seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(
-        (mixed + processes.rank() * 2_654_435_769) % 2**63
+        (mixed + distributed.rank() * 2_654_435_769) % 2**63
     )  # a CPU's generator takes the low 32 bits
     return torch.Generator(device).manual_seed(mixed)
 

@@ -6,20 +6,20 @@ Chapters whose answers need nothing else state them as lists in `test_checks_NAM
 import re
 
 import pytest
-import test_checks_billing
-import test_checks_collapsing
-import test_checks_forgetting
-import test_checks_mocapsnet
-import test_checks_reproducing
-import test_checks_sharing
-import test_checks_shortcuts
-import test_checks_shouldering
-import test_checks_tiling
+import test_checks_ch05
+import test_checks_ch06
+import test_checks_ch07
+import test_checks_ch11
+import test_checks_ch12
+import test_checks_ch13
+import test_checks_ch14
+import test_checks_ch16
+import test_checks_ch17
 
 STATED = (
-    *(test_checks_billing, test_checks_collapsing, test_checks_forgetting, test_checks_mocapsnet),
-    *(test_checks_reproducing, test_checks_sharing, test_checks_shortcuts, test_checks_shouldering),
-    test_checks_tiling,
+    *(test_checks_ch13, test_checks_ch06, test_checks_ch11, test_checks_ch12),
+    *(test_checks_ch17, test_checks_ch16, test_checks_ch07, test_checks_ch14),
+    test_checks_ch05,
 )
 
 

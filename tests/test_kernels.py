@@ -456,7 +456,7 @@ def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from capsnb.kernels import triton as kernels
+    from capsnb.kernels import triton_backend as kernels
 
     padded = kernels.padding(*layer, batch=128)
     for kernel, extra in ((kernels._weighted_sum, {"TILE": kernels.TILE}), (kernels._gradients, {})):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from capsnb import start_chapter
-from capsnb.pair import demand_matching_pair
+from capsnb.compat import check_torchvision
 
 
 def test_profile_is_read_and_said(monkeypatch, capsys):
@@ -50,7 +50,7 @@ def test_a_pair_that_does_not_fit_is_one_clear_sentence(tmp_path):
 
 
 def test_the_pair_here_fits():
-    demand_matching_pair()
+    check_torchvision()
 
 
 def test_importing_capsnb_stays_light():

@@ -19,18 +19,18 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "
 # Each room may import the rooms before it, never one after it.
 ROOMS = [
     *(
+        "_version",
         "files",
-        "pair",
+        "compat",
         "tables",
         "functional",
         "routing",
         "kernels",
         "layers",
         "reversible",
-        "blocks",
         "backbones",
     ),
-    *("models", "losses", "preprocess", "data", "processes", "training", "evaluation", "plots", "notebook"),
+    *("models", "losses", "preprocess", "data", "distributed", "training", "evaluation", "plots", "notebook"),
     *("profiling", "memory", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
 ]
 

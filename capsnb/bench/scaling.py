@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from capsnb.bench.measurement import SECONDS, Bench, Columns, blank, chosen, finished
 from capsnb.bench.steps import NETWORKS, network, training_step
-from capsnb.processes import everyones
+from capsnb.distributed import all_gather
 
 ONE = "one process"
 APART = "each for itself"
@@ -131,7 +131,7 @@ def _work(
             dist.barrier()
             start = time.perf_counter()
             steps[name]()
-            longest = max(everyones(time.perf_counter() - start))
+            longest = max(all_gather(time.perf_counter() - start))
             if turn >= warmup:
                 seconds[name].append(longest)
     if rank == 0:

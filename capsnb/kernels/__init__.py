@@ -4,7 +4,7 @@ With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of th
 needs nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be
 computed a few input capsules at a time, used, and forgotten, forward and backward.
 
-Scaled-distance and EM routing have their own module, `capsnb.kernels.tiles`.
+Scaled-distance and EM routing have their own module, `capsnb.kernels.sda_em`.
 
 A backend is a class of `Passes` over the input capsules. What stands around them, autograd, autocast and torch.compile,
 is here, once for all.
@@ -25,8 +25,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from capsnb.functional import squash
 from capsnb.kernels import native
+from capsnb.kernels.backend import Passes, Sums, check_layer, uniform_sum
 from capsnb.kernels.fused import Fused
-from capsnb.kernels.passes import Passes, Sums, demand_layer, uniform_sum
 from capsnb.routing import routing_by_agreement
 
 Backend = Literal["eager", "fused", "native", "triton", "auto"]
@@ -72,7 +72,7 @@ def route(
     >>> torch.allclose(route(u, W, backend="fused"), routing_by_agreement(votes), atol=1e-5)
     True
     """
-    demand_layer(u, weight, iterations)
+    check_layer(u, weight, iterations)
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     if not detach and backend not in ("eager", "auto"):
@@ -108,7 +108,7 @@ def _small(B: int, weight: Tensor, dtype: torch.dtype) -> bool:
 def passes(u: Tensor, weight: Tensor, backend: str) -> Passes:
     """The backend that computes a layer without stored votes; "auto" is what this device has."""
     if backend == "triton":
-        from capsnb.kernels.triton import Triton
+        from capsnb.kernels.triton_backend import Triton
 
         return Triton(u, weight)
     reason = native.missing(u.device, weight.shape, u.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from capsnb.kernels.passes import Passes
+from capsnb.kernels.backend import Passes
 
 TILE_BYTES = {"cpu": 2**21, "cuda": 2**26}  # votes alive at a time: second cache; enough work for a GPU
 

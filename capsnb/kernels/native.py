@@ -17,7 +17,7 @@ from torch import Tensor
 
 from capsnb.files import write_atomically
 from capsnb.functional import EPSILON
-from capsnb.kernels.passes import Passes, Sums
+from capsnb.kernels.backend import Passes, Sums
 
 SOURCE = Path(__file__).with_name("routing.cpp")
 SLICES, SHORTEST = (

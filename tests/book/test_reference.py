@@ -29,7 +29,7 @@ LISTED = {
 NO_CHAPTER = {
     f"capsnb.{room}" for room in ("files", "pair", "tables", "notebook", "checks", "bench.measurement")
 }
-NOT_LISTED = {"capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton"}
+NOT_LISTED = {"capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton_backend"}
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from capsnb.functional import EPSILON, squash
+from capsnb.kernels.backend import check_layer
 from capsnb.kernels.fused import TILE_BYTES
-from capsnb.kernels.passes import demand_layer
 from capsnb.routing import (
     INVERSE_TEMPERATURE,
     activation_logit,
@@ -250,7 +250,7 @@ def _prepared(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
 
 def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str) -> bool:
     """Whether the definition computes it; complains about what nobody can compute."""
-    demand_layer(u, weight, iterations)
+    check_layer(u, weight, iterations)
     if backend not in TILED_BACKENDS:
         raise ValueError(
             f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'

@@ -1,12 +1,12 @@
-"""torch and torchvision are two packages that must be of one build; this finds a pair that is not."""
+"""Checks that the installed libraries fit together."""
 
 from __future__ import annotations
 
 import torch
 
 
-def demand_matching_pair() -> None:
-    """Import torchvision and turn its obscure failure beside a torch of another build into one clear sentence.
+def check_torchvision() -> None:
+    """Import torchvision, and explain in one sentence when it was built for another torch.
 
     Raises:
         ImportError: torchvision was built for another torch.

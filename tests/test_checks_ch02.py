@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsnb.checks import squashing
+from capsnb.checks import ch02
 from capsnb.functional import squash
 from capsnb.layers import RoutingCapsules
 
-EVERY = pytest.mark.parametrize("check", [squashing.unsquash, squashing.spread, squashing.gain])
+EVERY = pytest.mark.parametrize("check", [ch02.unsquash, ch02.spread, ch02.gain])
 
 
 @EVERY
@@ -21,7 +21,7 @@ def test_untouched(check, blank):
 
 
 def test_untouched_function():
-    assert squashing.unsquash(lambda length: ...).right is None
+    assert ch02.unsquash(lambda length: ...).right is None
 
 
 @given(st.floats(1e-3, 50))
@@ -31,8 +31,8 @@ def test_the_inverse_that_is_accepted_inverts_the_squash(length):
 
 
 def test_right_inverses():
-    assert squashing.unsquash(lambda v: (v / (1 - v)).sqrt()).right
-    assert squashing.unsquash(lambda v: (1 / (1 - v) - 1) ** 0.5).right
+    assert ch02.unsquash(lambda v: (v / (1 - v)).sqrt()).right
+    assert ch02.unsquash(lambda v: (1 / (1 - v) - 1) ** 0.5).right
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_right_inverses():
     ],
 )
 def test_wrong_inverses(answer, why):
-    verdict = squashing.unsquash(answer)
+    verdict = ch02.unsquash(answer)
     assert verdict.right is False
     assert why in verdict.message
 
 
 @pytest.mark.parametrize("answer", [4, 4.0, torch.tensor(4.0)])
 def test_right_spread(answer):
-    assert squashing.spread(answer).right
+    assert ch02.spread(answer).right
 
 
 def test_the_spread_that_is_accepted_gives_length_one():
@@ -85,13 +85,13 @@ def test_the_spread_that_is_accepted_gives_length_one():
     ],
 )
 def test_wrong_spreads(answer, why):
-    verdict = squashing.spread(answer)
+    verdict = ch02.spread(answer)
     assert verdict.right is False
     assert why in verdict.message
 
 
 def test_right_gain():
-    assert squashing.gain(2.5).right
+    assert ch02.gain(2.5).right
     assert squash(torch.tensor([2.5 * 0.8])).item() == pytest.approx(0.8)
 
 
@@ -107,6 +107,6 @@ def test_right_gain():
     ],
 )
 def test_wrong_gains(answer, why):
-    verdict = squashing.gain(answer)
+    verdict = ch02.gain(answer)
     assert verdict.right is False
     assert why in verdict.message

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from capsnb.checks import disagreeing
+from capsnb.checks import ch08
 
 
 def scale(d_p, d_o, J, p):
@@ -27,73 +27,73 @@ def cost(shares, variance, beta_u):
 
 
 RIGHT = [
-    (disagreeing.scale, scale),
-    (disagreeing.scale, lambda d_p, d_o, J, p: math.log(p * (J - 1) / (1 - p)) / (d_p - d_o)),
-    (disagreeing.shorten, short),
-    (disagreeing.e_step, lambda *given: logits(*given).softmax(2)),
+    (ch08.scale, scale),
+    (ch08.scale, lambda d_p, d_o, J, p: math.log(p * (J - 1) / (1 - p)) / (d_p - d_o)),
+    (ch08.shorten, short),
+    (ch08.e_step, lambda *given: logits(*given).softmax(2)),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: torch.sigmoid(a - cost(shares, variance, u)),
     ),
 ]
 WRONG = [
-    (disagreeing.scale, lambda *given: -scale(*given), "sign"),
-    (disagreeing.scale, lambda d_p, d_o, J, p: scale(1, 0, J, p) / d_p - d_o, "below the line"),
+    (ch08.scale, lambda *given: -scale(*given), "sign"),
+    (ch08.scale, lambda d_p, d_o, J, p: scale(1, 0, J, p) / d_p - d_o, "below the line"),
     (
-        disagreeing.scale,
+        ch08.scale,
         lambda d_p, d_o, J, p: math.log(p * (J - 1)) - math.log(1 - p) / (d_p - d_o),
         "above the line",
     ),
-    (disagreeing.scale, lambda d_p, d_o, J, p: scale(d_p, d_o, 2, p), "J - 1 is missing"),
-    (disagreeing.scale, lambda d_p, d_o, J, p: scale(d_p, d_o, J + 1, p), "not J"),
-    (disagreeing.scale, lambda d_p, d_o, J, p: p / (1 - p) * (J - 1) / (d_p - d_o), "logarithm"),
-    (disagreeing.scale, lambda d_p, d_o, J, p: d_p[0], "shape"),
-    (disagreeing.shorten, lambda votes, u: votes, "Nothing"),
+    (ch08.scale, lambda d_p, d_o, J, p: scale(d_p, d_o, 2, p), "J - 1 is missing"),
+    (ch08.scale, lambda d_p, d_o, J, p: scale(d_p, d_o, J + 1, p), "not J"),
+    (ch08.scale, lambda d_p, d_o, J, p: p / (1 - p) * (J - 1) / (d_p - d_o), "logarithm"),
+    (ch08.scale, lambda d_p, d_o, J, p: d_p[0], "shape"),
+    (ch08.shorten, lambda votes, u: votes, "Nothing"),
     (
-        disagreeing.shorten,
+        ch08.shorten,
         lambda votes, u: votes * u.norm(dim=-1)[:, :, None, None] / votes.norm(dim=-1, keepdim=True),
         "keeps its own",
     ),
     (
-        disagreeing.shorten,
+        ch08.shorten,
         lambda votes, u: (
             votes * (u.norm(dim=-1)[:, :, None, None] / votes.norm(dim=-1, keepdim=True)).clamp(min=1)
         ),
         "at most 1",
     ),
     (
-        disagreeing.shorten,
+        ch08.shorten,
         lambda votes, u: votes.clamp(*(sign * u.norm(dim=-1)[:, :, None, None] for sign in (-1, 1))),
         "turns the vote",
     ),
     (
-        disagreeing.shorten,
+        ch08.shorten,
         lambda votes, u: votes / votes.norm(dim=-1, keepdim=True).clamp(min=1),
         "length 1",
     ),
-    (disagreeing.e_step, logits, "logarithms"),
-    (disagreeing.e_step, lambda *given: logits(*given).softmax(1), "over I"),
+    (ch08.e_step, logits, "logarithms"),
+    (ch08.e_step, lambda *given: logits(*given).softmax(1), "over I"),
     (
-        disagreeing.e_step,
+        ch08.e_step,
         lambda votes, mean, variance, a: logits(votes, mean, variance, a / a).softmax(2),
         "activations are missing",
     ),
     (
-        disagreeing.e_step,
+        ch08.e_step,
         lambda votes, mean, variance, a: (
             logits(votes, mean, variance, a) + (variance.log().sum(-1) / 2)[:, None]
         ).softmax(2),
         "lower at its top",
     ),
     (
-        disagreeing.e_step,
+        ch08.e_step,
         lambda votes, mean, variance, a: (
             logits(votes, mean, variance, a) - (variance.log().sum(-1) / 2)[:, None]
         ).softmax(2),
         "halve it",
     ),
     (
-        disagreeing.e_step,
+        ch08.e_step,
         lambda votes, mean, variance, a: (
             logits(votes, mean, variance, a)
             - ((votes - mean[:, None]) ** 2 / (2 * variance[:, None])).sum(-1)
@@ -101,32 +101,32 @@ WRONG = [
         "in front of the squares",
     ),
     (
-        disagreeing.e_step,
+        ch08.e_step,
         lambda votes, mean, variance, a: logits(votes, mean, variance, a.exp()).softmax(2),
         "its logarithm",
     ),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: a - cost(shares, variance, u),
         "logit",
     ),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: torch.sigmoid(cost(shares, variance, u) - a),
         "sign",
     ),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: torch.sigmoid(a - cost(shares, variance, u / variance.shape[-1])),
         "each of the E",
     ),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: torch.sigmoid(a - cost(shares, variance**2, u)),
         "halve it",
     ),
     (
-        disagreeing.activation,
+        ch08.activation,
         lambda shares, variance, u, a: torch.sigmoid(a - cost(1, variance, u)),
         "shares are missing",
     ),
@@ -146,9 +146,7 @@ def test_each_known_mistake_gets_its_own_explanation(check, answer, hint):
     assert hint in verdict.message
 
 
-@pytest.mark.parametrize(
-    "check", [disagreeing.scale, disagreeing.shorten, disagreeing.e_step, disagreeing.activation]
-)
+@pytest.mark.parametrize("check", [ch08.scale, ch08.shorten, ch08.e_step, ch08.activation])
 @pytest.mark.parametrize("answer", [..., lambda *given: ...])
 def test_an_untouched_exercise_is_no_mistake(check, answer):
     assert check(answer).right is None

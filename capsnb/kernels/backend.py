@@ -71,7 +71,7 @@ def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     return (s / J).unflatten(1, (J, E))
 
 
-def demand_layer(u: Tensor, weight: Tensor, iterations: int) -> None:
+def check_layer(u: Tensor, weight: Tensor, iterations: int) -> None:
     """What every way to route asks for: capsules and weights that fit, and at least one iteration."""
     if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
         raise ValueError(

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import capsnb
-from capsnb.checks import learning
+from capsnb.checks import ch04
 
 
 def refused(verdict, *words):
@@ -14,16 +14,14 @@ def refused(verdict, *words):
         assert word in verdict.message
 
 
-@pytest.mark.parametrize(
-    "check", [learning.margin_by_hand, learning.to_capsules, learning.masked, learning.pulls]
-)
+@pytest.mark.parametrize("check", [ch04.margin_by_hand, ch04.to_capsules, ch04.masked, ch04.pulls])
 def test_untouched_answer_is_neither_right_nor_wrong(check):
     assert check(...).right is None
     assert check(None).right is None
     assert "Not answered yet" in repr(check(...))
 
 
-@pytest.mark.parametrize("check", [learning.to_capsules, learning.masked])
+@pytest.mark.parametrize("check", [ch04.to_capsules, ch04.masked])
 def test_functions_with_nothing_in_them(check):
     assert check(lambda *arguments: ...).right is None
     refused(check(7), "function")
@@ -33,9 +31,9 @@ def test_functions_with_nothing_in_them(check):
 
 
 def test_margin_by_hand_agrees_with_the_package():
-    truth = capsnb.margin_loss(torch.tensor([learning.HAND_LENGTHS]), torch.tensor([learning.HAND_LABEL]))
-    assert learning.margin_by_hand(truth).right
-    assert learning.margin_by_hand(0.2**2 + 0.5 * 0.3**2).right
+    truth = capsnb.margin_loss(torch.tensor([ch04.HAND_LENGTHS]), torch.tensor([ch04.HAND_LABEL]))
+    assert ch04.margin_by_hand(truth).right
+    assert ch04.margin_by_hand(0.2**2 + 0.5 * 0.3**2).right
 
 
 @pytest.mark.parametrize(
@@ -55,7 +53,7 @@ def test_margin_by_hand_agrees_with_the_package():
     ],
 )
 def test_margin_by_hand_says_what_was_left_out(answer, word):
-    refused(learning.margin_by_hand(answer), word)
+    refused(ch04.margin_by_hand(answer), word)
 
 
 def right_capsules(features, types, dim):
@@ -64,7 +62,7 @@ def right_capsules(features, types, dim):
 
 
 def test_to_capsules_accepts_what_primary_capsules_do():
-    assert learning.to_capsules(right_capsules).right
+    assert ch04.to_capsules(right_capsules).right
     layer = capsnb.PrimaryCapsules(2, capsule_types=3, dim=4, kernel_size=3)
     images = torch.randn(2, 2, 13, 15)
     torch.testing.assert_close(capsnb.squash(right_capsules(layer.conv(images), 3, 4)), layer(images))
@@ -93,7 +91,7 @@ def test_to_capsules_accepts_what_primary_capsules_do():
     ],
 )
 def test_to_capsules_says_what_a_capsule_holds_instead(answer, word):
-    refused(learning.to_capsules(answer), word)
+    refused(ch04.to_capsules(answer), word)
 
 
 def right_mask(capsules, labels):
@@ -105,7 +103,7 @@ def by_prediction(capsules, labels):
 
 
 def test_masked_accepts_the_label():
-    assert learning.masked(right_mask).right
+    assert ch04.masked(right_mask).right
 
 
 @pytest.mark.parametrize(
@@ -121,18 +119,18 @@ def test_masked_accepts_the_label():
     ],
 )
 def test_masked_says_what_the_decoder_sees(answer, word):
-    refused(learning.masked(answer), word)
+    refused(ch04.masked(answer), word)
 
 
 def test_pulls_agree_with_autograd():
     slopes = []
-    for m_minus in learning.PULL_MARGINS:
-        lengths = torch.tensor([[1.0, learning.PULL_LENGTH]], requires_grad=True)
+    for m_minus in ch04.PULL_MARGINS:
+        lengths = torch.tensor([[1.0, ch04.PULL_LENGTH]], requires_grad=True)
         capsnb.margin_loss(lengths, torch.tensor([0]), m_minus=m_minus).backward()
         slopes.append(lengths.grad[0, 1].item())
-    assert learning.pulls(slopes).right
-    assert learning.pulls((0.2, 0.1, 0)).right
-    assert learning.pulls(torch.tensor(slopes)).right
+    assert ch04.pulls(slopes).right
+    assert ch04.pulls((0.2, 0.1, 0)).right
+    assert ch04.pulls(torch.tensor(slopes)).right
 
 
 @pytest.mark.parametrize(
@@ -150,8 +148,8 @@ def test_pulls_agree_with_autograd():
     ],
 )
 def test_pulls_say_what_was_left_out(answer, word):
-    refused(learning.pulls(answer), word)
+    refused(ch04.pulls(answer), word)
 
 
 def test_pulls_half_answered():
-    assert learning.pulls((0.2, ..., ...)).right is None
+    assert ch04.pulls((0.2, ..., ...)).right is None

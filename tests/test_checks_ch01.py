@@ -7,43 +7,43 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsnb.checks import seeing
+from capsnb.checks import ch01
 
-X, Y, DEGREES = seeing.FLAG
-there = seeing._move(X, Y, DEGREES)
+X, Y, DEGREES = ch01.FLAG
+there = ch01._move(X, Y, DEGREES)
 back = there.inverse()
 changes = st.sets(st.sampled_from(["swap", "shuffle", "raise"]))
 
 RIGHT = [
-    (seeing.vote, (4, 2, 0, 1)),
-    (seeing.vote, torch.tensor([4.0, 2.0, 0.0, 1.0])),
-    (seeing.transform, back),
-    (seeing.transform, seeing._move(0.8, 0.7, 90)),
-    (seeing.forgets, seeing.UNCHANGED),
+    (ch01.vote, (4, 2, 0, 1)),
+    (ch01.vote, torch.tensor([4.0, 2.0, 0.0, 1.0])),
+    (ch01.transform, back),
+    (ch01.transform, ch01._move(0.8, 0.7, 90)),
+    (ch01.forgets, ch01.UNCHANGED),
 ]
 
 WRONG = [
-    (seeing.vote, (3, 1, 0, 1), "down the \\*picture"),
-    (seeing.vote, (2, 2, 0, 1), "wrong way"),
-    (seeing.vote, (3, 2, 0, 1), "where the bar is"),
-    (seeing.vote, (3, 3, 0, 1), "Twice the other way"),
-    (seeing.vote, (9, 9, 0, 1), "row by row"),
-    (seeing.vote, (4, 2, 1, 0), "upright"),
-    (seeing.vote, (4, 2, 0, -1), "keep the bar's angle"),
-    (seeing.vote, (4, 2, 90, 0), "squares sum to one"),
-    (seeing.vote, (4, 2), "Four numbers"),
-    (seeing.vote, "up", "Four numbers"),
-    (seeing.transform, there, "other way"),
-    (seeing.transform, seeing._move(-X, -Y, -DEGREES), "Signs alone"),
-    (seeing.transform, there.T, "transpose inverts the turn"),
-    (seeing.transform, back.T, "wrong side"),
-    (seeing.transform, torch.eye(4), "where I am"),
-    (seeing.transform, seeing._move(0.8, 0.7, 0), "look at the angle"),
-    (seeing.transform, seeing._move(0, 0, 90), "look at the walk"),
-    (seeing.transform, torch.zeros(4, 4), "Neither"),
-    (seeing.transform, (0.8, 0.7, 90), "4 x 4"),
-    (seeing.forgets, ["swap"], "keys"),
-    (seeing.forgets, {**seeing.UNCHANGED, "max 2x2": {"blur"}}, "none of"),
+    (ch01.vote, (3, 1, 0, 1), "down the \\*picture"),
+    (ch01.vote, (2, 2, 0, 1), "wrong way"),
+    (ch01.vote, (3, 2, 0, 1), "where the bar is"),
+    (ch01.vote, (3, 3, 0, 1), "Twice the other way"),
+    (ch01.vote, (9, 9, 0, 1), "row by row"),
+    (ch01.vote, (4, 2, 1, 0), "upright"),
+    (ch01.vote, (4, 2, 0, -1), "keep the bar's angle"),
+    (ch01.vote, (4, 2, 90, 0), "squares sum to one"),
+    (ch01.vote, (4, 2), "Four numbers"),
+    (ch01.vote, "up", "Four numbers"),
+    (ch01.transform, there, "other way"),
+    (ch01.transform, ch01._move(-X, -Y, -DEGREES), "Signs alone"),
+    (ch01.transform, there.T, "transpose inverts the turn"),
+    (ch01.transform, back.T, "wrong side"),
+    (ch01.transform, torch.eye(4), "where I am"),
+    (ch01.transform, ch01._move(0.8, 0.7, 0), "look at the angle"),
+    (ch01.transform, ch01._move(0, 0, 90), "look at the walk"),
+    (ch01.transform, torch.zeros(4, 4), "Neither"),
+    (ch01.transform, (0.8, 0.7, 90), "4 x 4"),
+    (ch01.forgets, ["swap"], "keys"),
+    (ch01.forgets, {**ch01.UNCHANGED, "max 2x2": {"blur"}}, "none of"),
 ]
 
 
@@ -59,10 +59,10 @@ def test_wrong_answers_are_explained(check, answer, why):
     assert re.search(why, verdict.message), verdict
 
 
-@pytest.mark.parametrize("check", [seeing.vote, seeing.transform, seeing.forgets])
+@pytest.mark.parametrize("check", [ch01.vote, ch01.transform, ch01.forgets])
 def test_untouched_answers_are_not_wrong(check):
     assert check(...).right is None
-    assert seeing.forgets(dict.fromkeys(seeing.UNCHANGED, ...)).right is None
+    assert ch01.forgets(dict.fromkeys(ch01.UNCHANGED, ...)).right is None
 
 
 POOLINGS = {
@@ -89,12 +89,12 @@ def changed(change, image):
 def test_what_poolings_forget_is_what_poolings_do(pooling, change):
     image = torch.randperm(16, generator=torch.Generator().manual_seed(3)).float().mul(10).view(1, 1, 4, 4)
     same = torch.equal(POOLINGS[pooling](image), POOLINGS[pooling](changed(change, image)))
-    assert same == (change in seeing.UNCHANGED[pooling])
+    assert same == (change in ch01.UNCHANGED[pooling])
 
 
 @given(first=changes, second=changes, third=changes)
 def test_only_one_set_of_answers_is_right_and_every_other_is_explained(first, second, third):
-    answer = dict(zip(seeing.UNCHANGED, (first, second, third), strict=True))
-    verdict = seeing.forgets(answer)
-    assert verdict.right == (answer == seeing.UNCHANGED)
-    assert verdict.right or any(why in verdict.message for why in seeing.BECAUSE.values())
+    answer = dict(zip(ch01.UNCHANGED, (first, second, third), strict=True))
+    verdict = ch01.forgets(answer)
+    assert verdict.right == (answer == ch01.UNCHANGED)
+    assert verdict.right or any(why in verdict.message for why in ch01.BECAUSE.values())

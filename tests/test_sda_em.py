@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from capsnb import MomentumCapsules, RoutingCapsules
 from capsnb.functional import squash
-from capsnb.kernels import tiles
-from capsnb.kernels.tiles import route_by_distance, route_by_em
+from capsnb.kernels import sda_em
+from capsnb.kernels.sda_em import route_by_distance, route_by_em
 from capsnb.profiling import peak_bytes, saved_bytes
 
 both = pytest.mark.parametrize("way", [route_by_distance, route_by_em])
@@ -22,7 +22,7 @@ named = pytest.mark.parametrize("routing", ["sda", "em"])
 def small_tiles():
     """Room for few votes, so that small layers have many tiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE_BYTES", {"cpu": 2**11})
+        patch.setattr(sda_em, "TILE_BYTES", {"cpu": 2**11})
         yield
 
 
@@ -88,7 +88,7 @@ def test_a_variance_far_from_zero_keeps_its_digits():
 
 @both
 def test_nothing_of_the_votes_size_is_saved_or_allocated(way, monkeypatch):
-    monkeypatch.setattr(tiles, "TILE_BYTES", {"cpu": 2**18})
+    monkeypatch.setattr(sda_em, "TILE_BYTES", {"cpu": 2**18})
     leaves, dv = problem(way, B=32, I=512, J=16, E=8, D=2, dtype=torch.float32)
     votes = 32 * 512 * 16 * 8 * 4
 
@@ -110,7 +110,7 @@ def test_nothing_of_the_votes_size_is_saved_or_allocated(way, monkeypatch):
 def test_auto_is_the_definition_for_small_votes_and_tiles_for_large_ones(way, monkeypatch):
     small, _ = problem(way)
     large, _ = problem(way, B=8, I=64, J=8, E=8)  # more than eight tiles
-    monkeypatch.setattr(tiles, "sum_over_tiles", lambda *_: pytest.fail("tiles"))
+    monkeypatch.setattr(sda_em, "sum_over_tiles", lambda *_: pytest.fail("tiles"))
     assert torch.equal(way(*small), way(*small, backend="eager"))
     with pytest.raises(pytest.fail.Exception):
         way(*large)

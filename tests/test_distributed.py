@@ -24,10 +24,10 @@ from capsnb import (
     MoCapsNet,
     TrainConfig,
     cli,
+    distributed,
     evaluate,
     fit,
     load_data,
-    processes,
     training,
 )
 from capsnb.models import CapsuleOutput
@@ -86,7 +86,7 @@ class Breaking(nn.Module):
 
     def forward(self, x):
         self.seen += self.training
-        if self.training and self.seen == self.at and processes.rank() == processes.count() - 1:
+        if self.training and self.seen == self.at and distributed.rank() == distributed.world_size() - 1:
             return self.what(x)
         return x
 
@@ -203,12 +203,12 @@ def main(folder: Path) -> None:
     found["norm"] = trained("plain", RUN, nn.BatchNorm1d(8), train=30)  # which takes no single image
     stopped(folder / "two, then one")
     found["one, then two"] = resumed(folder / "one, then two")
-    processes.join()  # again: it does no harm
+    distributed.init()  # again: it does no harm
     try:
-        processes.from_first(lambda: stopping(0) if processes.rank() == 0 else None)
+        distributed.from_rank0(lambda: stopping(0) if distributed.rank() == 0 else None)
     except Stopped:
         found["first raised"] = True
-    torch.save(found, folder / f"{processes.rank()}.pt")
+    torch.save(found, folder / f"{distributed.rank()}.pt")
     trained("plain", RUN, Breaking(stopping))
 
 
@@ -309,7 +309,7 @@ def test_the_shares_of_a_batch():
     """Every row once, in order, no share more than a row larger than another, the first ones the larger."""
     for rows in range(12):
         for among in range(1, 6):
-            shares = [range(rows)[processes.share(rows, of=rank, among=among)] for rank in range(among)]
+            shares = [range(rows)[distributed.shard(rows, of=rank, among=among)] for rank in range(among)]
             sizes = [len(share) for share in shares]
             assert [row for share in shares for row in share] == list(range(rows))
             assert sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
@@ -391,7 +391,7 @@ def test_a_process_that_raises_ends_the_other_with_its_own_traceback(two, ended)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from test_many_processes import *
+from test_distributed import *
 
 def end(x):
     os.kill(os.getpid(), signal.SIGKILL)

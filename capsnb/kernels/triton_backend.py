@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnb.kernels.passes import Passes
+from capsnb.kernels.backend import Passes
 
 TILE = 16  # input capsules of one program, forward
 NUMBERS = 4096  # votes of one input capsule that a program holds at a time
