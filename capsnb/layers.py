@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from capsnb.functional import squash
-from capsnb.kernels import BACKENDS, Backend, route
+from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
 
@@ -19,7 +19,7 @@ ROUTINGS: tuple[str, ...] = get_args(Routing)
 WEIGHT_STD = {
     "sda": 0.05,
     "em": 0.05,
-}  # of those tried on mnist5k, with which CapsNet's training loss fell fastest
+}  # of those tried on mnist5k, where CapsNet's training loss fell fastest
 
 
 class PrimaryCapsules(nn.Module):
@@ -63,7 +63,7 @@ class PrimaryCapsules(nn.Module):
 
 
 class RoutingCapsules(nn.Module):
-    r"""Every input capsule votes for every output capsule, and routing decides which votes are heard.
+    r"""Every input capsule votes for every output capsule, and routing weights the votes by how well they agree.
 
     .. math:: \hat u_{j|i} = W_{ij} u_i, \qquad v = \mathrm{routing}(\hat u)
        \qquad \text{(Sabour et al. 2017, eq. 2)}
@@ -71,15 +71,15 @@ class RoutingCapsules(nn.Module):
     The default weights are drawn so that capsule lengths are of order one at every depth (see `default_weight_std`).
     The paper's N(0, 0.01^2) is `weight_std=0.01`; chapter 2 shows what it does.
 
-    Other ways to agree bring parameters of their own. Scaled distances ("sda", `scaled_distance_routing`) add a
-    bias to each output capsule. It starts at 0.1, as in the authors' code: since a vote is no longer than its capsule,
-    :math:`\sum_j |s_j| \leq \sum_i |u_i|` without it, and squash halves that at least, so that no weights, however
-    large, would keep a deep stack without shortcuts from falling silent. With it lengths settle, but at 0.04 to 0.2,
-    and after sixteen such layers nothing of the image is left in them: deep networks with "sda" want shortcuts.
-    Expectation maximisation ("em", `em_routing` by way of `capsnb.kernels.sda_em.route_by_em`) takes a capsule's length
-    for its activation and gives capsules that are as long as they are active. Only ratios of votes and
-    :math:`e^{-\beta_u}` count, so that any spread of W lives at any depth, down to the variance floor; a
-    small one learns faster.
+    Two other routing algorithms have parameters of their own. Scaled-distance agreement ("sda",
+    `scaled_distance_routing`) adds a bias to each output capsule, 0.1 at first as in the authors' code. A vote is no
+    longer than its capsule, so without the bias :math:`\sum_j |s_j| \leq \sum_i |u_i|`, which squash at least halves:
+    in a deep stack without shortcuts all lengths would vanish, however large W is. With it, lengths settle at 0.04 to
+    0.2, but after sixteen such layers they depend no more on the image: deep networks with "sda" need shortcuts.
+    Expectation maximisation ("em", `em_routing` through `capsnb.kernels.sda_em.route_by_em`) takes a capsule's length
+    as its activation, and returns capsules whose length is their activation. Only ratios of votes and
+    :math:`e^{-\beta_u}` matter, so lengths survive at any depth with any spread of W, down to the variance floor; a
+    small spread learns faster.
 
     Args:
         in_capsules: I.
@@ -87,13 +87,15 @@ class RoutingCapsules(nn.Module):
         out_capsules: J.
         out_dim: E.
         iterations: R, >= 1.
-        routing: the way to agree: "rba", routing by agreement; "sda", scaled distances; "em", expectation maximisation.
+        routing: the routing algorithm: "rba", routing by agreement; "sda", scaled-distance agreement; "em", expectation
+            maximisation.
         backend: "eager" is the readable definition; "fused", "native" and "triton" give the same capsules without
             storing votes (see `capsnb.kernels.route`; "native" and "triton" have "rba" only); "auto" chooses.
         detach: let gradients flow through the last iteration only, instead of through all. None is True for "rba",
             where False stores the votes, and False for the others, which learn far more slowly with True.
-        recompute: keep only u for the way back, and not the two sums `[B, J, E]` beside it: a third of the memory
-            where J * E = I * D, for one more forward pass. "sda" and "em" keep what they keep.
+        save: what "rba" saves for the backward pass beside u: "sums", two tensors `[B, J, E]`; "inputs", nothing, at
+            the cost of one more forward pass; "couplings", also the last couplings `[B, I, J]`, for a faster backward
+            pass. See `capsnb.kernels.route`.
         weight_std: standard deviation of the normal distribution of W; None for the default.
 
     Attributes:
@@ -106,8 +108,8 @@ class RoutingCapsules(nn.Module):
         `[B, I, D]` -> `[B, J, E]`.
 
     Raises:
-        ValueError: a size below 1, an unknown routing or backend, a backend that does not have this routing, or an
-            input of the wrong shape.
+        ValueError: a size below 1; an unknown routing, backend or `save`; a backend that does not have this routing; or
+            an input of the wrong shape.
 
     >>> RoutingCapsules(6, 8, 3, 16)(torch.randn(2, 6, 8)).shape
     torch.Size([2, 3, 16])
@@ -124,7 +126,7 @@ class RoutingCapsules(nn.Module):
         routing: Routing = "rba",
         backend: Backend = "auto",
         detach: bool | None = None,
-        recompute: bool = False,
+        save: Save = "sums",
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -138,7 +140,8 @@ class RoutingCapsules(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be 1 or more, got {size}")
-        for name, value, known in (("routing", routing, ROUTINGS), ("backend", backend, BACKENDS)):
+        choices = ("routing", routing, ROUTINGS), ("backend", backend, BACKENDS), ("save", save, SAVES)
+        for name, value, known in choices:
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
         if routing != "rba" and backend not in TILED_BACKENDS:
@@ -146,7 +149,7 @@ class RoutingCapsules(nn.Module):
                 f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
                 f"choose one of {', '.join(TILED_BACKENDS)}"
             )
-        self.iterations, self.routing, self.backend, self.recompute = iterations, routing, backend, recompute
+        self.iterations, self.routing, self.backend, self.save = iterations, routing, backend, save
         self.detach = routing == "rba" if detach is None else detach
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         if weight_std is None:
@@ -172,8 +175,8 @@ class RoutingCapsules(nn.Module):
         self._check(u)
         return torch.einsum("ijed,bid->bije", self.weight, u)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Route capsules `[B, I, D]` to capsules `[B, J, E]`."""
+    def forward(self, u: Tensor, *, save: Save | None = None) -> Tensor:
+        """Route capsules `[B, I, D]` to capsules `[B, J, E]`; `save` overrides the layer's own for this call."""
         self._check(u)
         if self.routing == "sda":
             return route_by_distance(
@@ -185,12 +188,7 @@ class RoutingCapsules(nn.Module):
                 u, self.weight, *betas, self.iterations, backend=self.backend, detach=self.detach
             )
         return route(
-            u,
-            self.weight,
-            self.iterations,
-            backend=self.backend,
-            detach=self.detach,
-            recompute=self.recompute,
+            u, self.weight, self.iterations, backend=self.backend, detach=self.detach, save=save or self.save
         )
 
     def _check(self, u: Tensor) -> None:
@@ -205,12 +203,12 @@ class RoutingCapsules(nn.Module):
 
 
 def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_length: float = 0.625) -> float:
-    r"""The spread of W with which capsules are of order one long at every depth, before anything is learned.
+    r"""The standard deviation of W that keeps capsule lengths near 1/2 at every depth of an untrained stack.
 
     With uniform couplings :math:`s_j = \frac1J \sum_i W_{ij} u_i`. For independent :math:`W \sim N(0, \sigma^2)` its
-    mean squared length is :math:`I E \sigma^2 |u|^2 / J^2`, so that :math:`|s_j| \approx 1`, which squash turns into
-    1/2, asks for :math:`\sigma = J / (|u| \sqrt{I E})`. Routing then lifts the length above 1/2, since votes that agree
-    are heard more; 5/8 is about where deep stacks settle. Larger weights live as well, but learn more slowly.
+    mean squared length is :math:`I E \sigma^2 |u|^2 / J^2`. For :math:`|s_j| \approx 1`, which squash maps to 1/2,
+    :math:`\sigma = J / (|u| \sqrt{I E})`. Routing then raises the length above 1/2, since votes that agree get larger
+    couplings; deep stacks settle at about 5/8. Larger weights keep lengths as well, but learn more slowly.
 
     Args:
         in_capsules: I.
@@ -229,14 +227,14 @@ def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_len
 
 @torch.no_grad()
 def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
-    r"""Let a layer between equal capsules begin as nearly the identity.
+    r"""Add a multiple of the identity to the weights of a layer between equally many capsules of equal size.
 
     .. math:: W_{jj} \leftarrow W_{jj} + g J \mathbb 1
 
-    With uniform couplings 1/J capsule j then receives :math:`g\,u_j`, and routing lets it keep more and more of it. At
-    the default weights g = 2 outweighs what was drawn at random; lengths live if those of the first layer do.
-    With three rounds of routing, deep stacks without shortcuts learn from there, and from no spread of random weights
-    that we know: see chapter 6.
+    With uniform couplings 1/J, capsule j then receives :math:`g\,u_j`, and further iterations increase its share. At
+    the default initialisation g = 2 outweighs the random part, and lengths are kept if those of the first layer are.
+    With three iterations, deep stacks without shortcuts learn from this initialisation, and from no spread of random
+    weights that we know: see chapter 6.
 
     Args:
         layer: a layer with I = J and D = E; its weights are changed in place.

@@ -149,7 +149,7 @@ class CapsNet(nn.Module):
                 iterations=iterations,
                 routing=routing,
                 backend=backend,
-                recompute=recompute,
+                save="inputs" if recompute else "sums",
                 weight_std=weight_std,
             )
             for below, above in pairwise(sizes)

@@ -4,7 +4,6 @@ import ctypes
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from capsnb import CapsNet, RoutingCapsules, routing_by_agreement, squash
-from capsnb.kernels import BACKENDS, gradients_follow, native, route
+from capsnb.kernels import BACKENDS, SAVES, native, route
 from capsnb.layers import default_weight_std
 from capsnb.profiling import peak_bytes, saved_bytes
 
@@ -23,7 +22,6 @@ compiles = native.library(3, 2, 4, torch.float32) is not None
 needs_compiler = pytest.mark.skipif(not compiles, reason="no C++ compiler")
 backend = pytest.mark.parametrize("backend", ["fused", pytest.param("native", marks=needs_compiler)])
 # Few sizes of layer, since each is compiled once; batches and numbers of input capsules are any.
-KEPT = ["sums", "nothing", "couplings"]  # besides u and W, for the way back
 LAYERS = [(1, 1, 1), (3, 2, 4), (7, 5, 3), (10, 16, 8), (32, 8, 8)]
 
 
@@ -36,9 +34,8 @@ def problem(B=5, I=7, J=3, E=2, D=4, dtype=torch.float64, seed=0):
     return u.requires_grad_(), W.requires_grad_(), dv
 
 
-def results(u, W, dv, iterations=3, backend="eager", kept="sums"):
-    with gradients_follow() if kept == "couplings" else nullcontext():
-        v = route(u, W, iterations, backend=backend, recompute=kept == "nothing")
+def results(u, W, dv, iterations=3, backend="eager", save="sums"):
+    v = route(u, W, iterations, backend=backend, save=save)
     return v, *torch.autograd.grad(v, (u, W), dv)
 
 
@@ -56,16 +53,16 @@ def assert_equal(found, expected, tolerance):
     I=st.sampled_from([1, 2, 15, 16, 31, 61]),
     layer=st.sampled_from(LAYERS),
     iterations=st.integers(1, 4),
-    kept=st.sampled_from(KEPT),
+    save=st.sampled_from(SAVES),
     seed=st.integers(0, 99),
 )
-def test_equals_the_definition(backend, B, I, layer, iterations, kept, seed):
+def test_equals_the_definition(backend, B, I, layer, iterations, save, seed):
     for dtype, tolerance in (
         (torch.float64, 1e-9),
         (torch.float32, 2e-5),
     ):  # few numbers may cancel in float32
         args = problem(B, I, *layer, dtype, seed)
-        assert_equal(results(*args, iterations, backend, kept), results(*args, iterations), tolerance)
+        assert_equal(results(*args, iterations, backend, save), results(*args, iterations), tolerance)
 
 
 @settings(max_examples=25)
@@ -76,10 +73,10 @@ def test_tiles_equal_the_definition_for_layers_of_any_size(sizes, seed):
 
 
 @backend
-@pytest.mark.parametrize("kept", KEPT)
-def test_many_tiles_and_slices_equal_the_definition(backend, kept):
+@pytest.mark.parametrize("save", SAVES)
+def test_many_tiles_and_slices_equal_the_definition(backend, save):
     args = problem(B=130, I=300, J=10, E=16, D=8)
-    assert_equal(results(*args, backend=backend, kept=kept), results(*args), 1e-9)
+    assert_equal(results(*args, backend=backend, save=save), results(*args), 1e-9)
 
 
 @backend
@@ -139,27 +136,37 @@ def test_only_inputs_and_sums_are_saved_for_backward(backend):
 
 
 @backend
-def test_only_inputs_are_saved_by_what_is_computed_again(backend):
+def test_with_save_inputs_nothing_else_is_saved(backend):
     u, _, _ = problem(B=16, I=64, J=10, E=16, D=8)
-    layer = RoutingCapsules(64, 8, 10, 16, backend=backend, recompute=True).double()
+    layer = RoutingCapsules(64, 8, 10, 16, backend=backend, save="inputs").double()
     assert saved_bytes(lambda: layer(u), ignore=(u, layer.weight)) == 0
 
 
-@pytest.mark.parametrize(("kept", "found"), [("sums", 2 + 1), ("nothing", 2 + 2), ("couplings", 2)])
-def test_couplings_are_found_as_often_as_what_was_kept_demands(monkeypatch, kept, found):
-    """Two iterations on the way there have couplings to find; one on the way back wants them."""
+@pytest.mark.parametrize(("save", "count"), [("sums", 2 + 1), ("inputs", 2 + 2), ("couplings", 2)])
+def test_couplings_are_computed_again_unless_they_were_saved(monkeypatch, save, count):
+    """Two iterations of the forward pass compute couplings; the backward pass needs the last ones."""
     from capsnb.kernels import fused
 
     calls, real = [], fused._couplings
     monkeypatch.setattr(fused, "_couplings", lambda *a: calls.append(1) or real(*a))
-    results(*problem(), backend="fused", kept=kept)
-    assert len(calls) == found
+    results(*problem(), backend="fused", save=save)
+    assert len(calls) == count
 
 
 @backend
-def test_an_empty_batch_passes_where_gradients_follow(backend):
-    with gradients_follow():
-        v, du, dW = results(*problem(B=0), backend=backend)
+@pytest.mark.parametrize("save", SAVES)
+def test_a_weight_that_is_changed_before_the_backward_pass_is_noticed(backend, save):
+    u, W, dv = problem()
+    v = route(u, W, backend=backend, save=save)
+    with torch.no_grad():
+        W += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        v.backward(dv)
+
+
+@backend
+def test_an_empty_batch_passes_where_couplings_are_saved(backend):
+    v, du, dW = results(*problem(B=0), backend=backend, save="couplings")
     assert v.shape == (0, 3, 2) and du.shape == (0, 7, 4) and not dW.any()
 
 
@@ -270,17 +277,17 @@ def test_under_autocast_routing_stays_in_float32(backend, dtype):
 @backend
 def test_pytorch_s_own_check_of_the_operators(backend):
     u, W, dv = problem()
-    for recompute in (False, True):
-        torch.library.opcheck(torch.ops.capsnb.route.default, (u, W, 3, backend, recompute))
+    for save in ("sums", "inputs"):
+        torch.library.opcheck(torch.ops.capsnb.route.default, (u, W, 3, backend, save))
     with torch.no_grad():
-        torch.library.opcheck(torch.ops.capsnb.routing_gradients.default, (u, W, dv, dv, dv, backend))
-        torch.library.opcheck(torch.ops.capsnb.routing_gradients_from_inputs.default, (u, W, dv, 3, backend))
+        for sums in ((dv, dv), (None, None)):
+            torch.library.opcheck(torch.ops.capsnb.route_backward.default, (u, W, dv, *sums, 3, backend))
 
 
 @backend
-@pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_equals_eager_in_one_graph(backend, recompute):
-    layer = RoutingCapsules(7, 4, 3, 2, backend=backend, recompute=recompute).double()
+@pytest.mark.parametrize("save", SAVES)
+def test_compiled_equals_eager_in_one_graph(backend, save):
+    layer = RoutingCapsules(7, 4, 3, 2, backend=backend, save=save).double()
     u, _, dv = problem()
     expected = (layer(u), *torch.autograd.grad(layer(u), (u, layer.weight), dv))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -331,20 +338,20 @@ def test_two_processes_train_as_one(tmp_path):
 
 def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
     """Triton's kernels have run in its interpreter only."""
-    import capsnb.kernels as kernels
+    from capsnb.kernels import dispatch
 
     taken = []
-    real = kernels.passes
-    monkeypatch.setattr(kernels, "passes", lambda *a: taken.append(real(*a)) or taken[-1])
+    real = dispatch.choose_backend
+    monkeypatch.setattr(dispatch, "choose_backend", lambda *a: taken.append(real(*a)) or taken[-1])
     route(*problem(B=16, I=64, J=10, E=16, D=8)[:2])
     assert [type(t).__name__ for t in taken] == ["Native" if compiles else "Fused"]
 
 
 @pytest.mark.parametrize("sizes", [(5, 7, 3, 2, 4), (1, 1152, 10, 16, 8), (16, 4, 10, 16, 8)])
 def test_auto_computes_small_layers_by_the_definition(monkeypatch, sizes):
-    import capsnb.kernels as kernels
+    from capsnb.kernels import dispatch
 
-    monkeypatch.setattr(kernels, "passes", lambda *_: pytest.fail("a small layer in tiles"))
+    monkeypatch.setattr(dispatch, "choose_backend", lambda *_: pytest.fail("a small layer in tiles"))
     u, W, _ = problem(*sizes)
     assert torch.equal(route(u, W), route(u, W, backend="eager"))
 
@@ -417,17 +424,17 @@ def test_every_backend_can_be_chosen_by_a_layer():
     assert {RoutingCapsules(2, 2, 2, 2, backend=name).backend for name in BACKENDS} == set(BACKENDS)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_summary_counts_the_arithmetic_of_the_operators(recompute):
+@pytest.mark.parametrize("save", ["sums", "inputs"])
+def test_summary_counts_the_arithmetic_of_the_operators(save):
     from torch.utils.flop_counter import FlopCounterMode
 
     B, I, J, E, D = 2, 7, 3, 2, 4
     u, W, dv = problem(B, I, J, E, D)
     with FlopCounterMode(display=False) as counter:
-        route(u, W, 3, backend="fused", recompute=recompute).backward(dv)
+        route(u, W, 3, backend="fused", save=save).backward(dv)
     votes, sums = 2 * B * I * J * E * D, 2 * B * I * J * E
     forward = 3 * votes + 2 * 2 * sums
-    backward = forward + 2 * votes if recompute else 3 * votes + sums
+    backward = forward + 2 * votes if save == "inputs" else 3 * votes + sums
     assert counter.get_total_flops() == forward + backward
 
 
@@ -459,7 +466,10 @@ def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
     from capsnb.kernels import triton_backend as kernels
 
     padded = kernels.padding(*layer, batch=128)
-    for kernel, extra in ((kernels._weighted_sum, {"TILE": kernels.TILE}), (kernels._gradients, {})):
+    for kernel, extra in (
+        (kernels._weighted_sum, {"TILE": kernels.TILE}),
+        (kernels._weighted_sum_gradients, {}),
+    ):
         constants = {**padded, **extra}
         types = {
             name: "constexpr" if name in constants else "*fp32" if name.endswith("_at") else "i32"

@@ -27,6 +27,7 @@ ROOMS = [
         "routing",
         "kernels",
         "layers",
+        "recomputation",
         "reversible",
         "backbones",
     ),

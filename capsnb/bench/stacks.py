@@ -45,7 +45,7 @@ def recomputed(layers: list[nn.Module]) -> Stack:
     """ResCapsNet's stack, whose layers keep what goes into them and nothing else."""
     lean = [copy.copy(layer) for layer in layers]  # the same weights
     for layer in lean:
-        cast(RoutingCapsules, layer).recompute = True
+        cast(RoutingCapsules, layer).save = "inputs"
     return ResidualCapsules(lean)
 
 
@@ -312,7 +312,7 @@ def _model(name: str, blocks: int, image_shape: tuple[int, int, int], seed: int)
         model = MODELS[name.partition(",")[0]](image_shape, blocks=blocks)
     for layer in model.capsule_layers:
         layer.backend = "eager" if name.endswith(STORED) else layer.backend
-        layer.recompute = name.endswith(RECOMPUTED)
+        layer.save = "inputs" if name.endswith(RECOMPUTED) else "sums"
     return model
 
 

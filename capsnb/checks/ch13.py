@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from capsnb.checks import Verdict, call, function, number, unanswered
-from capsnb.reversible import LOST_DIGITS
+from capsnb.reversible import MAX_LOST_DIGITS
 
 B, J, E = 128, 32, 8
 
@@ -136,12 +136,12 @@ def deepest(answer: Callable[[float], float]) -> Verdict:
             return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
         if isinstance(value, Verdict):
             return value
-        right = math.floor(LOST_DIGITS / -math.log10(gamma))
+        right = math.floor(MAX_LOST_DIGITS / -math.log10(gamma))
         if value == right:
             continue
-        if value == math.floor(LOST_DIGITS / -math.log(gamma)):
+        if value == math.floor(MAX_LOST_DIGITS / -math.log(gamma)):
             return Verdict(False, "Digits are decimal: take the logarithm to base 10, not the natural one.")
-        if value == math.floor(LOST_DIGITS / -math.log2(gamma)):
+        if value == math.floor(MAX_LOST_DIGITS / -math.log2(gamma)):
             return Verdict(False, "Digits are decimal: six bits are fewer than two digits.")
         if value == right + 1:
             return Verdict(False, "One too many: round down, the last layer must still fit.")

@@ -7,55 +7,60 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from capsnb.kernels.backend import Passes
+from capsnb.kernels.backend import TiledBackend
 
-TILE_BYTES = {"cpu": 2**21, "cuda": 2**26}  # votes alive at a time: second cache; enough work for a GPU
+TILE_BYTES = {
+    "cpu": 2**21,
+    "cuda": 2**26,
+}  # of the votes of one tile: second-level cache; enough work for a GPU
 
 
-class Fused(Passes):
-    """The two passes over the input capsules, a tile of them at a time; the batch is the innermost axis.
+class Fused(TiledBackend):
+    """A tile of input capsules at a time; the batch is the innermost axis.
 
     Args:
-        u: capsules, `[B, I, D]`, float32 or float64.
-        weight: W, `[I, J, E, D]`, of the same type.
+        u: input capsules, `[B, I, D]`, float32 or float64.
+        weight: W, `[I, J, E, D]`, of the same dtype.
     """
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         super().__init__(u, weight)
-        self.weight, self.J, self.E = weight.flatten(1, 2), *weight.shape[1:3]  # [I, J*E, D]
-        self.u = u.permute(1, 2, 0).contiguous()  # [I, D, B]
-        votes_of_one = max(1, len(u) * self.weight[0, :, 0].numel() * u.element_size())
-        self.tile = max(1, TILE_BYTES.get(u.device.type, 2**21) // votes_of_one)
+        self.J, self.E = weight.shape[1:3]
+        self.rows = weight.flatten(1, 2)  # [I, J*E, D]
+        self.columns = u.permute(1, 2, 0).contiguous()  # [I, D, B]
+        bytes_of_one = max(1, len(u) * self.J * self.E * u.element_size())
+        self.tile = max(1, TILE_BYTES.get(u.device.type, TILE_BYTES["cpu"]) // bytes_of_one)
 
-    def weighted_sum(self, V: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
-        """See `Passes.weighted_sum`."""
+    def weighted_sum(self, V: Tensor, *, keep_couplings: bool) -> tuple[Tensor, Tensor | None]:
+        """See `TiledBackend.weighted_sum`."""
         V = V.permute(1, 2, 0).contiguous()  # [J, E, B]
         s, kept = torch.zeros_like(V), []
         for tile in self._tiles():
             votes = self._votes(tile)
             c = _couplings(votes, V)
             s += votes.mul_(c[:, :, None]).sum(0)
-            kept += [c] * keep
-        return s.permute(2, 0, 1).contiguous(), torch.cat(kept) if keep else None
+            kept += [c] * keep_couplings
+        return s.permute(2, 0, 1).contiguous(), torch.cat(kept) if kept else None
 
-    def back(self, V: Tensor, couplings: Tensor | None, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes.back`."""
+    def weighted_sum_gradients(
+        self, V: Tensor, couplings: Tensor | None, ds: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `TiledBackend.weighted_sum_gradients`."""
         V, ds = (x.permute(1, 2, 0).contiguous() for x in (V, ds))
-        du, dW = torch.empty_like(self.u), torch.empty_like(self.weight)
+        du, dW = torch.empty_like(self.columns), torch.empty_like(self.rows)
         for tile in self._tiles():
             c = _couplings(self._votes(tile), V) if couplings is None else couplings[tile]
-            g = (c[:, :, None] * ds).flatten(1, 2)  # [T, J*E, B]
-            du[tile] = torch.bmm(self.weight[tile].transpose(1, 2), g)
-            dW[tile] = torch.bmm(g, self.u[tile].transpose(1, 2))
+            g = (c[:, :, None] * ds).flatten(1, 2)  # gradient of the votes, [T, J*E, B]
+            du[tile] = torch.bmm(self.rows[tile].transpose(1, 2), g)
+            dW[tile] = torch.bmm(g, self.columns[tile].transpose(1, 2))
         return du.permute(2, 0, 1).contiguous(), dW.unflatten(1, (self.J, self.E))
 
     def _tiles(self) -> Iterator[slice]:
-        """Some input capsules at a time."""
-        return (slice(start, start + self.tile) for start in range(0, len(self.weight), self.tile))
+        return (slice(start, start + self.tile) for start in range(0, len(self.rows), self.tile))
 
     def _votes(self, tile: slice) -> Tensor:
-        """Votes of these input capsules, `[T, J, E, B]`."""
-        return torch.bmm(self.weight[tile], self.u[tile]).unflatten(1, (self.J, self.E))
+        """Votes of the input capsules of a tile, `[T, J, E, B]`."""
+        return torch.bmm(self.rows[tile], self.columns[tile]).unflatten(1, (self.J, self.E))
 
 
 def _couplings(votes: Tensor, V: Tensor) -> Tensor:

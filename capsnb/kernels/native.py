@@ -17,63 +17,60 @@ from torch import Tensor
 
 from capsnb.files import write_atomically
 from capsnb.functional import EPSILON
-from capsnb.kernels.backend import Passes, Sums
+from capsnb.kernels.backend import RoutingBackend, Saved
 
 SOURCE = Path(__file__).with_name("routing.cpp")
-SLICES, SHORTEST = (
-    32,
-    16,
-)  # partial sums at most, and input capsules in one at least: work for many threads, little memory
+SLICES = 32  # partial sums at most: work for many threads, little memory
+SHORTEST = 16  # input capsules in a partial sum at least
 CAPABILITIES = {  # what PyTorch found in the processor -> bytes of a vector, compiler flags
     "AVX512": (64, ("-mavx512f", "-mavx512dq", "-mfma")),
     "AVX2": (32, ("-mavx2", "-mfma")),
 }
 
 
-class Native(Passes):
-    """The passes over the input capsules, in C++, with the batch in the lanes of the processor's vectors.
+class Native(RoutingBackend):
+    """Compiled C++, with the batch in the lanes of the processor's vectors.
 
     Args:
-        u: capsules, `[B, I, D]`, float32 or float64.
-        weight: W, `[I, J, E, D]`, of the same type.
+        u: input capsules, `[B, I, D]`, float32 or float64.
+        weight: W, `[I, J, E, D]`, of the same dtype.
     """
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
-        super().__init__(u, weight)
-        self.weight = weight.contiguous()
+        super().__init__(u, weight.contiguous())
         self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.lanes = lanes(u.dtype)
         self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))
         compiled = library(self.J, self.E, self.D, u.dtype)
-        assert compiled is not None, "call `missing` first"
+        assert compiled is not None, "call `unavailable` first"
         self.library = compiled
-        self.u = self._to_lanes(u)  # [blocks, I, D, lanes]
+        self.u_lanes = self._to_lanes(u)  # [blocks, I, D, lanes]
 
-    def gradients(self, sums: Sums, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes.gradients`."""
-        s, V = sums.s, sums.V
-        if sums.couplings is None:
-            s, V = self._to_lanes(s), self._to_lanes(V)
-        ds, du, dW = torch.empty_like(s), torch.empty_like(self.u), torch.empty_like(self.weight)
-        tensors = self.weight, self.u, V, s, self._to_lanes(dv), sums.couplings, ds, du, dW
-        self._run(self.library.gradients, *tensors, self.I, self.blocks, torch.get_num_threads())
-        return self._from_lanes(du), dW
-
-    def iterate(self, iterations: int, *, keep: bool = False) -> tuple[Tensor, Sums]:
-        """See `Passes.iterate`."""
+    def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
+        """See `RoutingBackend.forward`."""
         s, v, V = (self.u.new_empty(self.blocks, self.J, self.E, self.lanes) for _ in range(3))
         partial = s.new_empty(-(-self.I // self.slice), *s.shape)
-        couplings = s.new_empty(self.I, self.blocks, self.J, self.lanes) if keep else None
-        tensors = self.weight, self.u, V, s, v, partial, couplings
+        couplings = s.new_empty(self.I, self.blocks, self.J, self.lanes) if keep_couplings else None
+        tensors = self.weight, self.u_lanes, V, s, v, partial, couplings
         sizes = self.I, self.blocks, self.slice, torch.get_num_threads(), iterations
-        self._run(self.library.iterate, *tensors, *sizes)
-        if not keep:
+        self._run(self.library.forward, *tensors, *sizes)
+        if not keep_couplings:
             s, V = self._from_lanes(s), self._from_lanes(V)
-        return self._from_lanes(v), Sums(s, V, couplings)
+        return self._from_lanes(v), Saved(s, V, couplings)
+
+    def backward(self, saved: Saved, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """See `RoutingBackend.backward`."""
+        s, V, couplings = saved
+        if couplings is None:
+            s, V = self._to_lanes(s), self._to_lanes(V)
+        ds, du, dW = torch.empty_like(s), torch.empty_like(self.u_lanes), torch.empty_like(self.weight)
+        tensors = self.weight, self.u_lanes, V, s, self._to_lanes(dv), couplings, ds, du, dW
+        self._run(self.library.backward, *tensors, self.I, self.blocks, torch.get_num_threads())
+        return self._from_lanes(du), dW
 
     def _to_lanes(self, x: Tensor) -> Tensor:
-        """`[B, N, M]` -> `[blocks, N, M, lanes]`: capsules of the batch side by side, zeros after the last."""
+        """`[B, N, M]` -> `[blocks, N, M, lanes]`: the batch innermost, padded with zeros."""
         x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, self.blocks * self.lanes - self.B))
         return x.unflatten(0, (self.blocks, self.lanes)).permute(0, 2, 3, 1).contiguous()
 
@@ -81,7 +78,7 @@ class Native(Passes):
         return x.permute(0, 3, 1, 2).flatten(0, 1)[: self.B].contiguous()
 
     def _run(self, function: ctypes._NamedFuncPointer, *arguments: Tensor | int | None) -> None:
-        """Call into the library: tensors as pointers, None as a null pointer, numbers as long."""
+        """Call a function of the library: tensors become pointers, None a null pointer, integers longs."""
         function(
             *(
                 ctypes.c_long(x)
@@ -92,8 +89,8 @@ class Native(Passes):
         )
 
 
-def missing(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> str | None:
-    """Why a layer with weights of this shape, `[I, J, E, D]`, and type cannot be routed here; None where it can."""
+def unavailable(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> str | None:
+    """Why a layer with weights `[I, J, E, D]` of this dtype cannot be routed here; None where it can."""
     _, J, E, D = shape
     if device.type != "cpu":
         return f"backend='native' is for a CPU, and the capsules are on {device}; use 'auto'"

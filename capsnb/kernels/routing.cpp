@@ -83,7 +83,7 @@ static inline void add_votes(const REAL* W, const vec* u, int count, vec* __rest
 // c_ij u_hat_ij, v_j = squash(s_j). Each slice of input capsules has a partial sum of its own [BLOCKS, J, E, LANES], so that the
 // order of additions, and with it the last bit, does not depend on the threads. The last couplings are left in `kept` unless that
 // is null.
-extern "C" void iterate(const REAL* W, const vec* u, vec* V, vec* s, vec* v, vec* partial, vec* kept, long I, long blocks,
+extern "C" void forward(const REAL* W, const vec* u, vec* V, vec* s, vec* v, vec* partial, vec* kept, long I, long blocks,
                         long slice_size, long threads, long iterations) {
     long size = blocks * J * E, slices = (I + slice_size - 1) / slice_size;
     for (long r = 0; r < iterations; r++) {
@@ -129,7 +129,7 @@ extern "C" void iterate(const REAL* W, const vec* u, vec* V, vec* s, vec* v, vec
 // With the couplings as constants: ds_j = f dv_j + 2 f' (s_j . dv_j) s_j as in functional.squash_gradient, left in the scratch
 // ds [J, E, BLOCKS, LANES]; g_ij = c_ij ds_j, du_i = sum over j of W_ij^T g_ij, dW_ij = sum over B of g_ij u_i^T.
 // The couplings are `kept`, or those that belong to V where that is null.
-extern "C" void gradients(const REAL* W, const vec* u, const vec* V, const vec* s, const vec* dv, const vec* kept, vec* ds, vec* du,
+extern "C" void backward(const REAL* W, const vec* u, const vec* V, const vec* s, const vec* dv, const vec* kept, vec* ds, vec* du,
                           REAL* dW, long I, long blocks, long threads) {
 #pragma omp parallel for num_threads(threads)
     for (long k = 0; k < blocks; k++)

@@ -1,7 +1,7 @@
 """Routing without stored votes on a GPU: one Triton kernel a pass. Taught in chapter 5, *Routing without votes*.
 
 Votes live in registers. A program owns a tile of input capsules, and sums over tiles are added in a fixed order: no
-atomics, so that two runs agree to the last bit. Matrix products are IEEE float32, not TF32; `tl.dot` wants sides of 16
+atomics, so that two runs are bitwise equal. Matrix products are IEEE float32, not TF32; `tl.dot` wants sides of 16
 or more, so the batch is taken in blocks of 16 or more and D is padded with zeros.
 """
 
@@ -14,19 +14,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnb.kernels.backend import Passes
+from capsnb.kernels.backend import TiledBackend
 
-TILE = 16  # input capsules of one program, forward
-NUMBERS = 4096  # votes of one input capsule that a program holds at a time
+TILE = 16  # input capsules of one program in the forward pass
+NUMBERS = 4096  # elements of votes that a program holds at a time
 WARPS = 8  # with 4, the numbers do not fit into a thread's registers
 
 
-class Triton(Passes):
-    """The two passes over the input capsules, on a GPU (or anywhere, slowly, in Triton's interpreter).
+class Triton(TiledBackend):
+    """A program for each tile of input capsules, on a GPU (or anywhere, slowly, in Triton's interpreter).
 
     Args:
-        u: capsules, `[B, I, D]`, float32 or float64.
-        weight: W, `[I, J, E, D]`, of the same type.
+        u: input capsules, `[B, I, D]`, float32 or float64.
+        weight: W, `[I, J, E, D]`, of the same dtype.
     """
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
@@ -34,13 +34,12 @@ class Triton(Passes):
             raise RuntimeError(
                 f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
             )
-        super().__init__(u, weight)
-        self.u, self.weight = u, weight.contiguous()
+        super().__init__(u, weight.contiguous())
         self.sizes = self.B, self.I, self.J, self.E, self.D = len(u), *weight.shape
         self.padded = padding(self.J, self.E, self.D, self.B)
 
-    def weighted_sum(self, V: Tensor, *, keep: bool = False) -> tuple[Tensor, None]:
-        """See `Passes.weighted_sum`; couplings stay in registers, and are not kept."""
+    def weighted_sum(self, V: Tensor, *, keep_couplings: bool) -> tuple[Tensor, None]:
+        """See `TiledBackend.weighted_sum`; couplings stay in registers, and are never kept."""
         tiles = triton.cdiv(self.I, TILE)
         partial = V.new_empty(tiles, self.B, self.J, self.E)
         grid = (tiles, triton.cdiv(self.B, self.padded["BLOCK"]))
@@ -57,13 +56,21 @@ class Triton(Passes):
         )
         return partial.sum(0), None
 
-    def back(self, V: Tensor, couplings: Tensor | None, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes.back`."""
+    def weighted_sum_gradients(
+        self, V: Tensor, couplings: Tensor | None, ds: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `TiledBackend.weighted_sum_gradients`."""
         du = torch.empty_like(self.u, memory_format=torch.contiguous_format)
         dW = torch.empty_like(self.weight)
-        _gradients[(self.I,)](
-            *(self.u, self.weight, V.contiguous(), ds.contiguous(), du, dW),
-            *(*self.u.stride(), *self.sizes),
+        _weighted_sum_gradients[(self.I,)](
+            self.u,
+            self.weight,
+            V.contiguous(),
+            ds.contiguous(),
+            du,
+            dW,
+            *self.u.stride(),
+            *self.sizes,
             **self.padded,
             num_warps=WARPS,
         )
@@ -122,7 +129,7 @@ def _weighted_sum(
 
 
 @triton.jit
-def _gradients(
+def _weighted_sum_gradients(
     u_at, W_at, V_at, ds_at, du_at, dW_at,
     u_b, u_i, u_d,
     B, I, J, E, D,
