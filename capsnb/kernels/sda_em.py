@@ -1,9 +1,9 @@
 r"""Scaled-distance and EM routing without stored votes, in plain PyTorch. Taught in chapter 8, *Other ways to agree*.
 
-Their couplings follow from the votes and from little else: from v and the mean distance, or from :math:`\mu`,
-:math:`\sigma` and a. So votes are computed a few input capsules at a time and forgotten, as in chapter 5. What a tile
-adds to a sum is computed again on the way back (`torch.utils.checkpoint`) and differentiated there, the couplings
-included: an iteration hands only B * J * E numbers to the next, so the full gradient needs no stored votes either.
+Their couplings are functions of the votes and of small tensors: v and the mean distance, or :math:`\mu`,
+:math:`\sigma` and a. So votes are computed a few input capsules at a time and dropped, as in chapter 5. The backward
+pass computes the terms of a tile again (`torch.utils.checkpoint`) and differentiates them, the couplings included: an
+iteration passes only B * J * E numbers to the next, so the full gradient needs no stored votes either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from capsnb.routing import (
 )
 
 TILED_BACKENDS = ("eager", "fused", "auto")
-FEW = 8  # tiles whose votes "auto" stores: computing them again takes half as long again, or twice as long
+MAX_STORED_TILES = (
+    8  # "auto" stores votes of so many tiles: recomputing them would take 1.5 to 2 times as long
+)
 
 
 def route_by_distance(
@@ -57,10 +59,10 @@ def route_by_distance(
         detach: let gradients flow through the last iteration only, instead of through all of them.
 
     Returns:
-        Output capsules, `[B, J, E]`, in the wider type of u and W.
+        Output capsules, `[B, J, E]`, in the wider dtype of u and W.
 
     Raises:
-        ValueError: shapes that do not fit, or a backend that cannot.
+        ValueError: shapes that do not fit, or a backend that does not have this routing.
 
     >>> u, W, bias = torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.randn(3, 4)
     >>> votes = torch.einsum("ijed,bid->bije", W, u)
@@ -69,13 +71,13 @@ def route_by_distance(
     True
     """
     eager = _stores_votes(u, weight, iterations, backend)
-    given, (u, weight, bias) = _prepared(u, weight, bias)
+    output_dtype, (u, weight, bias) = _to_compute_dtype(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
             v = scaled_distance_routing(_votes(u, weight), u, iterations, bias=bias, detach=detach)
         else:
-            v = _by_distance(u, weight, bias, iterations, detach)
-    return v.to(given)
+            v = _sda_in_tiles(u, weight, bias, iterations, detach)
+    return v.to(output_dtype)
 
 
 def route_by_em(
@@ -109,17 +111,19 @@ def route_by_em(
         detach: let gradients flow through the last M-step only, instead of through all iterations.
 
     Returns:
-        Output capsules, `[B, J, E]`, in the wider type of u and W.
+        Output capsules, `[B, J, E]`, in the wider dtype of u and W.
 
     Raises:
-        ValueError: shapes that do not fit, or a backend that cannot.
+        ValueError: shapes that do not fit, or a backend that does not have this routing.
 
     >>> v = route_by_em(torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.zeros(3), torch.zeros(3))
     >>> v.shape, bool((v.norm(dim=-1) < 1).all())
     (torch.Size([2, 3, 4]), True)
     """
     eager = _stores_votes(u, weight, iterations, backend)
-    given, (u, weight, beta_use, beta_activation) = _prepared(u, weight, beta_use, beta_activation)
+    output_dtype, (u, weight, beta_use, beta_activation) = _to_compute_dtype(
+        u, weight, beta_use, beta_activation
+    )
     with torch.autocast(u.device.type, enabled=False):
         if eager:
             mean, a = em_routing(
@@ -132,22 +136,24 @@ def route_by_em(
                 detach=detach,
             )
         else:
-            mean, a = _by_em(u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach)
-        return (a[..., None] * mean / _lengths(mean)[..., None]).to(given)
+            mean, a = _em_in_tiles(
+                u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach
+            )
+        return (a[..., None] * mean / _lengths(mean)[..., None]).to(output_dtype)
 
 
 def sum_over_tiles(
     function: Callable[..., tuple[Tensor, ...]], u: Tensor, weight: Tensor, *others: Tensor
 ) -> tuple[Tensor, ...]:
-    """Add up what a function gives for some input capsules at a time, `[B, T, D]`, and their weights `[T, J, E, D]`.
+    """Sum a function over tiles of input capsules, `[B, T, D]`, and of their weights, `[T, J, E, D]`.
 
-    For the way back only the function's arguments are kept; it is called again, one tile after the other.
+    Only the function's arguments are saved for the backward pass, which calls it again, one tile after the other.
 
     Args:
         function: takes capsules, weights and the others, and returns tensors that do not have an axis I.
         u: capsules, `[B, I, D]`.
         weight: W, `[I, J, E, D]`.
-        others: what all tiles need.
+        others: further arguments, the same for all tiles.
 
     Returns:
         The sums.
@@ -164,31 +170,31 @@ def _added(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tenso
     return tuple(x + y for x, y in zip(first, second, strict=True))
 
 
-def _by_distance(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, detach: bool) -> Tensor:
+def _sda_in_tiles(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, detach: bool) -> Tensor:
     I, J, E, _ = weight.shape
-    v, t = u.new_zeros(len(u), J, E), u.new_zeros(len(u))  # a scale of 0: couplings are uniform
-    heard = partial(_heard, detach)
+    v, t = u.new_zeros(len(u), J, E), u.new_zeros(len(u))  # with a scale of 0, couplings are uniform
+    weighted_sum = partial(_weighted_sum, detach)
     for _ in range(iterations - 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            v = squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
-            t = distance_scale(sum_over_tiles(_far, u, weight, v)[0] / (I * J), J)
-    return squash(sum_over_tiles(heard, u, weight, v, t)[0] + bias)
+            v = squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
+            t = distance_scale(sum_over_tiles(_distance_sum, u, weight, v)[0] / (I * J), J)
+    return squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
 
 
-def _heard(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-    """s, `[B, J, E]`, with the couplings that belong to v and t."""
+def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    """s, `[B, J, E]`, with the couplings that v and t give."""
     votes = shorten(_votes(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
 
 
-def _far(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+def _distance_sum(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
     return (distances(shorten(_votes(u, weight), u), v).sum((1, 2)),)
 
 
-def _by_em(
+def _em_in_tiles(
     u: Tensor,
     weight: Tensor,
     beta_use: Tensor,
@@ -198,37 +204,43 @@ def _by_em(
     detach: bool,
 ) -> tuple[Tensor, Tensor]:
     I, J, _, _ = weight.shape
-    clouds: tuple[Tensor, ...] = ()
+    gaussians: tuple[Tensor, ...] = ()
     for r in range(1, iterations + 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
-            mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *clouds)
+            mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *gaussians)
             mean = sums / (mass + EPSILON)[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
+            variance = floored(
+                sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0], mass
+            )
             temperature = inverse_temperature * r / iterations
             logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
-        clouds = mean, variance, logit
+        gaussians = mean, variance, logit
     return mean, logit.sigmoid()
 
 
-def _moments(detach: bool, u: Tensor, weight: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+def _moments(detach: bool, u: Tensor, weight: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """Sums over i of r_ij, `[B, J]`, and of r_ij times the votes, `[B, J, E]`."""
     votes = _votes(u, weight)
-    r = _assigned(detach, u, votes, *clouds)
+    r = _weighted_assignments(detach, u, votes, *gaussians)
     return r.sum(1), torch.einsum("bij,bije->bje", r, votes)
 
 
-def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *clouds: Tensor) -> tuple[Tensor, ...]:
+def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """The sum over i of r_ij times the squared distances from the mean, `[B, J, E]`."""
     votes = _votes(u, weight)
-    r = _assigned(detach, u, votes, *clouds)
+    r = _weighted_assignments(detach, u, votes, *gaussians)
     return (torch.einsum("bij,bije->bje", r, (votes - mean[:, None]).square()),)
 
 
-def _assigned(detach: bool, u: Tensor, votes: Tensor, *clouds: Tensor) -> Tensor:
-    """r_ij, `[B, I, J]`: assignments to clouds, alike where there are no clouds yet, times lengths."""
+def _weighted_assignments(detach: bool, u: Tensor, votes: Tensor, *gaussians: Tensor) -> Tensor:
+    """r_ij, `[B, I, J]`: assignments to Gaussians, uniform in the first iteration, times lengths."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        R = assignments(votes, *clouds) if clouds else torch.full_like(votes[..., 0], 1 / votes.shape[2])
+        R = (
+            assignments(votes, *gaussians)
+            if gaussians
+            else torch.full_like(votes[..., 0], 1 / votes.shape[2])
+        )
     return R * _lengths(u)[..., None]
 
 
@@ -241,22 +253,22 @@ def _lengths(x: Tensor) -> Tensor:
     return (x.square().sum(-1) + EPSILON).sqrt()
 
 
-def _prepared(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
-    """The type of the result, and the tensors in what is computed in."""
-    given = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
-    wide = torch.promote_types(given, torch.float32)
-    return given, [x.to(wide) for x in tensors]
+def _to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The dtype of the result, and the tensors in at least float32."""
+    output_dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
+    compute_dtype = torch.promote_types(output_dtype, torch.float32)
+    return output_dtype, [x.to(compute_dtype) for x in tensors]
 
 
 def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str) -> bool:
-    """Whether the definition computes it; complains about what nobody can compute."""
+    """Whether the definition, which stores the votes, computes it; a `ValueError` for arguments that do not fit."""
     check_layer(u, weight, iterations)
     if backend not in TILED_BACKENDS:
         raise ValueError(
             f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'
         )
     if backend == "auto":
-        return torch.compiler.is_compiling() or _votes_bytes(u, weight) <= FEW * _tile_bytes(u)
+        return torch.compiler.is_compiling() or _votes_bytes(u, weight) <= MAX_STORED_TILES * _tile_bytes(u)
     return backend == "eager"
 
 
