@@ -30,9 +30,9 @@ LAYOUT = {
 
 
 def code_lines(source: str) -> int:
-    """Lines that hold code, also as a part of a longer expression.
+    r"""Lines that hold code, also as a part of a longer expression.
 
-    >>> code_lines("# why\\n\\ndef f():\\n    'What it does.'\\n    return (\\n        1\\n    )\\n")
+    >>> code_lines("# why\n\ndef f():\n    'What it does.'\n    return (\n        1\n    )\n")
     4
     """
     docstrings: set[int] = set()
