@@ -12,12 +12,9 @@ from torch import nn
 
 from capsnb import PrimaryCapsules, RoutingCapsules, bench, files
 from capsnb.bench import (
-    BASELINE,
     IMPLEMENTATIONS,
     LAYER_SIZES,
     MEASUREMENTS,
-    STEP_NETWORKS,
-    STEP_VARIANTS,
     Bench,
     depth,
     format_value,
@@ -27,9 +24,9 @@ from capsnb.bench import (
     scaling,
     training_step,
 )
-from capsnb.bench.measurement import select
+from capsnb.bench.measurement import UNAVAILABLE, select
 from capsnb.bench.routing_backends import _Problem
-from capsnb.bench.training_step import build_network, make_step
+from capsnb.bench.training_step import BASELINE, STEP_NETWORKS, STEP_VARIANTS, build_network, make_step
 
 PLAIN = ("expanded", "materialised", "checkpoint", "eager", "fused", "auto")  # need neither compiler nor GPU
 SMALL = {"cases": ["class layer"], "batch": 2}
@@ -558,7 +555,7 @@ def test_a_gpu_is_measured_as_well():
 def test_what_a_device_does_not_have_is_left_out():
     known = list(IMPLEMENTATIONS)
     for device, missing in (("cpu", "triton"), ("cuda", "native")):
-        rest = select((), known, "implementation", exclude=(bench.UNAVAILABLE[device],))
+        rest = select((), known, "implementation", exclude=(UNAVAILABLE[device],))
         assert rest == [name for name in known if name != missing]
     assert select(["triton"], known, "implementation", exclude=("triton",)) == ["triton"]  # asked for by name
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from capsnb.bench.depth import measure_depth, slope
 from capsnb.bench.inversion_error import measure_gradients
-from capsnb.bench.measurement import UNAVAILABLE, Bench, committed, format_value
+from capsnb.bench.measurement import Bench, committed, format_value
 from capsnb.bench.routing_backends import IMPLEMENTATIONS, LAYER_SIZES, measure_memory, measure_routing
 from capsnb.bench.scaling import measure_scaling
-from capsnb.bench.training_step import BASELINE, STEP_NETWORKS, STEP_VARIANTS, measure_step
+from capsnb.bench.training_step import measure_step
 
 MEASUREMENTS: dict[str, Callable[..., Bench]] = {
     "routing": measure_routing,
@@ -19,13 +19,9 @@ MEASUREMENTS: dict[str, Callable[..., Bench]] = {
 }
 
 __all__ = [
-    "BASELINE",
     "IMPLEMENTATIONS",
     "LAYER_SIZES",
     "MEASUREMENTS",
-    "STEP_NETWORKS",
-    "STEP_VARIANTS",
-    "UNAVAILABLE",
     "Bench",
     "committed",
     "format_value",
