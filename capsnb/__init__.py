@@ -19,9 +19,9 @@ from capsnb.models import (
     MoCapsNet,
     ResCapsNet,
     ResNetCapsNet,
-    summary,
 )
 from capsnb.notebook import start_chapter
+from capsnb.profiling import summary
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 from capsnb.routing import em_routing, routing_by_agreement, scaled_distance_routing
 from capsnb.training import History, TrainConfig, fit
@@ -66,7 +66,7 @@ check_torchvision()  # a torch and a torchvision that do not fit must not surfac
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import `capsnb.bench`, `capsnb.experiments` and `capsnb.profiling` when they are first used."""
-    if name in ("bench", "experiments", "profiling"):
+    """Import `capsnb.bench` and `capsnb.experiments` when they are first used."""
+    if name in ("bench", "experiments"):
         return import_module(f"capsnb.{name}")
     raise AttributeError(f"module 'capsnb' has no attribute {name!r}")

@@ -250,7 +250,7 @@ def predict_memory(
     measure: Annotated[bool, typer.Option("--measure", help="take a step on the CPU, and compare")] = False,
 ) -> None:
     """Say what a training step takes, from shapes alone: whether it fits before it is tried."""
-    from capsnb import memory
+    from capsnb.bench import peak_memory
 
     sizes = {
         "image_shape": _shape(image),
@@ -260,10 +260,10 @@ def predict_memory(
         ),
         **({} if backend is None else {"backend": backend}),
     }
-    predicted = memory.predict(lambda: _build(model, sizes), batch)
+    predicted = peak_memory.predict(lambda: _build(model, sizes), batch)
     typer.echo(predicted.table())
     if measure:
-        found = memory.measure(lambda: _build(model, sizes), batch)
+        found = peak_memory.measure(lambda: _build(model, sizes), batch)
         typer.echo(
             f"\nmeasured: {found / 1e6:,.1f} MB; predicted over measured: {predicted.peak / found:.3f}"
         )
@@ -357,7 +357,7 @@ def gradients(
     _measure("gradients", case, only, device, out, batch=batch, seed=seed)
 
 
-@bench.command("processes")
+@bench.command()
 def scaling(
     case: Cases = None,
     only: Only = None,
@@ -369,7 +369,7 @@ def scaling(
 ) -> None:
     """Time training steps of processes of one thread each, over those of one process."""
     numbers: dict[str, Any] = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
-    _measure("processes", case, only, "cpu", out, **numbers)
+    _measure("scaling", case, only, "cpu", out, **numbers)
 
 
 def _measure(
@@ -387,7 +387,7 @@ def _measure(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     names = [name.strip() for name in only.split(",")] if only else []
-    result = getattr(measurements, what)(
+    result = measurements.MEASUREMENTS[what](
         cases or [], only=names, device=device, progress=sys.stderr.isatty(), **numbers
     )
     typer.echo(result.table())

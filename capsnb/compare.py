@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from capsnb import experiments, models, plots
+from capsnb import experiments, models, plots, profiling
 from capsnb.data import Preprocess, load_data
 from capsnb.evaluation import Evaluation, wilson_interval
 from capsnb.files import write_atomically
@@ -72,7 +72,7 @@ class Trained:
         name: what the network is called.
         history: of its training.
         evaluation: of its test images; None if only the history was kept.
-        mult_adds: of one image's way through it (`models.summary`); None if not known.
+        mult_adds: of one image's way through it (`profiling.summary`); None if not known.
         settings: what else decides the run, beside the history's configuration.
         source: where it comes from.
     """
@@ -190,7 +190,7 @@ def _from_folder(folder: Path) -> Trained:
 def _mult_adds(model: str, sizes: dict[str, Any]) -> int:
     with torch.random.fork_rng([]):  # initial weights are drawn, and thrown away
         network = getattr(models, model)(**sizes | {"image_shape": tuple(sizes["image_shape"])})
-    return models.summary(network).total_mult_adds
+    return profiling.summary(network).total_mult_adds
 
 
 def rows(runs: Iterable[Trained]) -> list[Row]:

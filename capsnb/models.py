@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -506,84 +505,3 @@ def _output(capsules: Tensor, decoder: Decoder | None, labels: Tensor | None) ->
         return CapsuleOutput(capsules, lengths, None)
     drawn = lengths.argmax(dim=1) if labels is None else labels
     return CapsuleOutput(capsules, lengths, decoder(capsules, drawn))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a model is made of; `print` it, or read the figures.
-
-    Attributes:
-        layers: (name, output shape for one image, parameters, multiply-adds) of each module, in the order in which
-            they are called; a module's figures include those of its parts, which are indented below it.
-    """
-
-    layers: tuple[tuple[str, tuple[int, ...], int, int], ...]
-
-    @property
-    def total_params(self) -> int:
-        """Number of trained numbers."""
-        return self.layers[0][2]
-
-    @property
-    def total_mult_adds(self) -> int:
-        """Multiply-adds of one image's way through the model; a FLOP count is twice that."""
-        return self.layers[0][3]
-
-    def __repr__(self) -> str:
-        lines = [f"{'layer':24}{'output shape':>18}{'parameters':>14}{'multiply-adds':>16}"]
-        lines += [f"{n:24}{list(shape)!s:>18}{p:14,}{work:16,}" for n, shape, p, work in self.layers]
-        return "\n".join(lines)
-
-
-def summary(model: nn.Module, image_shape: tuple[int, int, int] | None = None) -> Summary:
-    """Layer by layer: output shapes, parameters and multiply-adds of a model for one image.
-
-    The arithmetic is counted by PyTorch's own counter while an image of zeros goes through: convolutions and matrix
-    products, routing's sums among them, but not what works number by number (ReLU, softmax, squash).
-
-    Args:
-        model: a model that takes images.
-        image_shape: (C, H, W); None asks the model's own `image_shape`.
-
-    Returns:
-        The table.
-
-    Raises:
-        ValueError: no image shape was given and the model does not know its own.
-
-    >>> summary(nn.Conv2d(1, 4, 3), (1, 5, 5)).total_mult_adds  # 4 channels, 3 x 3 places, 3 x 3 products each
-    324
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    shape = image_shape or getattr(model, "image_shape", None)
-    if shape is None:
-        raise ValueError(f"{type(model).__name__} has no image_shape; call summary(model, (C, H, W))")
-    shapes: dict[str, tuple[int, ...]] = {}
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(module: nn.Module, _: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        shapes[names[module]] = tuple((output if isinstance(output, Tensor) else output[0]).shape)
-
-    hooks = [module.register_forward_hook(note) for module in names]
-    modes, counter = [module.training for module in names], FlopCounterMode(display=False)
-    like = next(model.parameters(), torch.zeros(()))
-    try:
-        with torch.no_grad(), counter:
-            model.eval()(like.new_zeros(1, *shape))
-    finally:
-        for module, training, hook in zip(names, modes, hooks, strict=True):
-            module.training = training
-            hook.remove()
-    flops, top = counter.get_flop_counts(), type(model).__name__
-    layers = [
-        (
-            top if not name else "  " * (1 + name.count(".")) + name.rpartition(".")[2],
-            shapes[name],
-            sum(p.numel() for p in module.parameters()),
-            sum(flops.get(f"{top}.{name}" if name else "Global", {}).values()) // 2,
-        )
-        for module, name in names.items()
-        if name in shapes
-    ]
-    return Summary(tuple(layers))

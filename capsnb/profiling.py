@@ -1,4 +1,7 @@
-r"""What a computation costs: seconds, bytes and arithmetic. Taught in chapter 5, *Routing without votes*."""
+r"""The cost of a computation: time, memory and arithmetic. Taught in chapter 5, *Routing without votes*.
+
+`summary` lists the layers of a model. Used in chapter 4, *A first CapsNet*.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -19,46 +22,46 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from capsnb._version import __version__
 
 
 def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()) -> int:
-    """How much memory autograd holds on to for the backward pass while `function` runs.
+    """The memory of the tensors that autograd saves for the backward pass while `function` runs.
 
-    Tensors that share their memory count once, and whole: a view keeps all of what it looks at. What an operator keeps
-    outside `save_for_backward` is not seen. Of what `torch.utils.checkpoint` will compute again its inputs are kept.
+    Tensors that share a storage count once, and a view counts with its whole storage. What an operator keeps outside
+    `save_for_backward` is not counted. Of a function under `torch.utils.checkpoint` the inputs are saved.
 
     Args:
         function: a forward pass; it is called once.
-        ignore: tensors that exist anyway, such as inputs and parameters; their memory is not counted.
+        ignore: tensors that are not counted, such as inputs and parameters.
 
     Returns:
         Bytes, >= 0.
 
     >>> x = torch.ones(10, requires_grad=True)
-    >>> saved_bytes(lambda: x.exp())  # the derivative of exp is exp: its ten results of four bytes are kept
+    >>> saved_bytes(lambda: x.exp())  # the derivative of exp is exp: its ten results of four bytes are saved
     40
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in ignore}
-    seen: dict[int, torch.UntypedStorage] = {}  # held until the end, so that no address is used twice
+    ignored = {tensor.untyped_storage().data_ptr() for tensor in ignore}
+    saved: dict[int, torch.UntypedStorage] = {}  # held until the end, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage
+        saved[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         function()
-    return sum(storage.nbytes() for address, storage in seen.items() if address not in known)
+    return sum(storage.nbytes() for address, storage in saved.items() if address not in ignored)
 
 
 class Peak(NamedTuple):
     """Memory while a function ran, in bytes.
 
     Attributes:
-        peak: the most that was allocated at a time, above what was allocated when it began.
+        peak: the most that was allocated at a time, without what was allocated before.
         largest: the largest single allocation.
     """
 
@@ -67,15 +70,15 @@ class Peak(NamedTuple):
 
 
 def peak_bytes(function: Callable[[], object], device: str | torch.device = "cpu") -> Peak:
-    """How much memory `function` takes at its highest point, custom operators and the backward pass included.
+    """The peak memory of `function`, custom operators and backward passes included.
 
-    What PyTorch allocates is counted: the figures of the CPU come from the profiler's allocations and releases in their
-    order, those of a GPU from its allocator. Memory that a library takes from the system by itself is not seen.
+    What PyTorch allocates is counted: on a CPU by the profiler, from all allocations and releases in their order; on a
+    GPU by the allocator. Memory that a library allocates by itself is not counted.
 
     Args:
-        function: what to measure; it is called twice, the first time to warm up. It should leave behind what it found:
-            memory that it releases at its start lowers the figure.
-        device: where to count, the CPU or a CUDA device.
+        function: what to measure; it is called twice, the first time to warm up. It should not release memory that was
+            allocated before: that lowers the figure.
+        device: a CPU or a CUDA device.
 
     Returns:
         `Peak(peak, largest)`, in bytes.
@@ -108,14 +111,14 @@ def _countable(device: str | torch.device) -> torch.device:
 
 
 def _changes(function: Callable[[], object], device: torch.device) -> list[int]:
-    """Every allocation, and as a negative number every release, in their order; the result is released later."""
-    # Read when the first profile begins: without it the profiler speaks of its progress and of a missing GPU.
+    """The bytes of every allocation, and of every release as a negative number, in their order."""
+    # Read when the first profile begins: without it the profiler prints its progress and a warning without a GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         result = function()
         gc.collect()
     del result
-    # The profiler's own tables give each operator's sum; only the raw results hold every allocation and release.
+    # The profiler's tables hold sums over operators; only the raw results hold every allocation and release.
     events: list[Any] = profile.kineto_results.events()
     return [
         event.nbytes()
@@ -125,9 +128,9 @@ def _changes(function: Callable[[], object], device: torch.device) -> list[int]:
 
 
 def flops(function: Callable[[], object]) -> int:
-    """How much arithmetic `function` does in matrix products and convolutions, by PyTorch's own counter.
+    """The arithmetic of `function` in matrix products and convolutions, counted by PyTorch's counter.
 
-    A multiplication and an addition count as two. Work number by number (softmax, squash) is not counted, nor are
+    A multiplication and an addition count as two. Elementwise operations (softmax, squash) are not counted, nor are
     custom operators without a formula (`torch.utils.flop_counter.register_flop_formula`).
 
     Args:
@@ -154,7 +157,7 @@ class Timing:
         median: half of the calls took longer.
         lower: a quarter of the calls were faster.
         upper: a quarter of the calls were slower.
-        runs: number of calls that were timed.
+        runs: number of timed calls.
     """
 
     median: float
@@ -162,33 +165,44 @@ class Timing:
     upper: float
     runs: int
 
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """Median and quartiles of the times of some calls.
 
-class Comparison(dict[str, Timing]):
-    """The timings by name; `errors` holds what the functions said that could not run."""
+        >>> Timing.of([1.0, 2.0, 3.0, 4.0, 5.0])
+        Timing(median=3.0, lower=2.0, upper=4.0, runs=5)
+        """
+        levels = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        lower, median, upper = torch.tensor(seconds, dtype=torch.float64).quantile(levels).tolist()
+        return cls(median, lower, upper, len(seconds))
+
+
+class Timings(dict[str, Timing]):
+    """Timings by name; `errors` holds the errors of the functions that could not run."""
 
     def __init__(self, timings: dict[str, Timing], errors: dict[str, str]) -> None:
         super().__init__(timings)
         self.errors = errors
 
 
-def compare(
+def time_interleaved(
     functions: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 20,
     warmup: int = 2,
     device: str | torch.device = "cpu",
     progress: str | None = None,
-) -> Comparison:
-    """Time functions against each other in turns, so that a machine that slows down slows all of them.
+) -> Timings:
+    """Time functions in interleaved rounds, so that a machine that slows down slows all of them.
 
-    Each round calls every function once, and each round another one is first. A function that raises while warming up
-    (compilation without a compiler, too little memory) is left out; what it said is kept.
+    Each round calls every function once, and each round begins with the next function. A function that raises during
+    warm-up (no compiler, too little memory) is left out, and its error is returned.
 
     Args:
         functions: what to time, by name.
         rounds: timed calls of each function, >= 1.
-        warmup: calls before those, >= 1; they pay for what is done only once.
-        device: a CUDA device is waited for before the clock is read.
+        warmup: calls before the timed ones, >= 1; they include what is done only once.
+        device: a CUDA device is synchronised before the clock is read.
         progress: label of a progress bar; None shows none.
 
     Returns:
@@ -197,7 +211,7 @@ def compare(
     Raises:
         ValueError: `rounds` or `warmup` below 1.
 
-    >>> compare({"sum": lambda: sum(range(9)), "typo": lambda: sun(9)}, rounds=3).errors
+    >>> time_interleaved({"sum": lambda: sum(range(9)), "typo": lambda: sun(9)}, rounds=3).errors
     {'typo': "NameError: name 'sun' is not defined"}
     """
     from tqdm import tqdm
@@ -205,47 +219,124 @@ def compare(
     for name, number in (("rounds", rounds), ("warmup", warmup)):
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, got {number}")
-    wait = partial(torch.cuda.synchronize, device) if torch.device(device).type == "cuda" else lambda: None
-    runs: dict[str, list[float]] = {name: [] for name in functions}
+    synchronise = (
+        partial(torch.cuda.synchronize, device) if torch.device(device).type == "cuda" else lambda: None
+    )
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     errors: dict[str, str] = {}
     for turn in tqdm(range(warmup + rounds), desc=progress, disable=progress is None, leave=False):
         names = [name for name in functions if name not in errors]
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
             try:
-                wait()
+                synchronise()
                 start = time.perf_counter()
                 functions[name]()
-                wait()
-                seconds = time.perf_counter() - start
+                synchronise()
+                elapsed = time.perf_counter() - start
             except Exception as error:
                 if turn >= warmup:
                     raise
-                errors[name] = said(error)
+                errors[name] = format_error(error)
             else:
                 if turn >= warmup:
-                    runs[name].append(seconds)
-    quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    timings = {}
-    for name in functions:
-        if name not in errors:
-            lower, median, upper = torch.tensor(runs[name], dtype=torch.float64).quantile(quartiles).tolist()
-            timings[name] = Timing(median, lower, upper, rounds)
-    return Comparison(timings, errors)
+                    seconds[name].append(elapsed)
+    return Timings({name: Timing.of(seconds[name]) for name in functions if name not in errors}, errors)
 
 
-def said(error: Exception) -> str:
-    r"""Kind and first line of an error, as a result keeps it: further lines often name files of the machine.
+def format_error(error: Exception) -> str:
+    r"""Format an error for a result file: its type and first line. Further lines often name files of the machine.
 
-    >>> said(ValueError("too many\nsee /somewhere"))
+    >>> format_error(ValueError("too many\nsee /somewhere"))
     'ValueError: too many'
     """
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first}"
 
 
+@dataclass(frozen=True)
+class Summary:
+    """The layers of a model; `print` it, or read the figures.
+
+    Attributes:
+        layers: (name, output shape for one image, parameters, multiply-adds) of each module. A module's figures include
+            those of its submodules, which follow it with an indented name.
+    """
+
+    layers: tuple[tuple[str, tuple[int, ...], int, int], ...]
+
+    @property
+    def total_params(self) -> int:
+        """Number of trainable parameters."""
+        return self.layers[0][2]
+
+    @property
+    def total_mult_adds(self) -> int:
+        """Multiply-adds of the forward pass of one image; a FLOP count is twice that."""
+        return self.layers[0][3]
+
+    def __repr__(self) -> str:
+        lines = [f"{'layer':24}{'output shape':>18}{'parameters':>14}{'multiply-adds':>16}"]
+        lines += [f"{n:24}{list(shape)!s:>18}{p:14,}{work:16,}" for n, shape, p, work in self.layers]
+        return "\n".join(lines)
+
+
+def summary(model: nn.Module, image_shape: tuple[int, int, int] | None = None) -> Summary:
+    """List output shape, parameters and multiply-adds of each layer of a model, for one image.
+
+    PyTorch's counter counts the arithmetic of the forward pass of an image of zeros: convolutions and matrix products,
+    those of routing included, but no elementwise operations (ReLU, softmax, squash).
+
+    Args:
+        model: a model that takes images.
+        image_shape: (C, H, W); None for the model's own `image_shape`.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: neither the call nor the model gives an image shape.
+
+    >>> summary(nn.Conv2d(1, 4, 3), (1, 5, 5)).total_mult_adds  # 4 channels, 3 x 3 locations, 3 x 3 products each
+    324
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = image_shape or getattr(model, "image_shape", None)
+    if shape is None:
+        raise ValueError(f"{type(model).__name__} has no image_shape; call summary(model, (C, H, W))")
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(module: nn.Module, _: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        shapes[names[module]] = tuple((output if isinstance(output, Tensor) else output[0]).shape)
+
+    hooks = [module.register_forward_hook(record) for module in names]
+    modes, counter = [module.training for module in names], FlopCounterMode(display=False)
+    like = next(model.parameters(), torch.zeros(()))
+    try:
+        with torch.no_grad(), counter:
+            model.eval()(like.new_zeros(1, *shape))
+    finally:
+        for module, training, hook in zip(names, modes, hooks, strict=True):
+            module.training = training
+            hook.remove()
+    counts, top = counter.get_flop_counts(), type(model).__name__
+    layers = [
+        (
+            top if not name else "  " * (1 + name.count(".")) + name.rpartition(".")[2],
+            shapes[name],
+            sum(p.numel() for p in module.parameters()),
+            sum(counts.get(f"{top}.{name}" if name else "Global", {}).values()) // 2,
+        )
+        for module, name in names.items()
+        if name in shapes
+    ]
+    return Summary(tuple(layers))
+
+
 def hardware(device: str | torch.device = "cpu") -> dict[str, str | int | None]:
-    """What a measurement ran on: processor, cores, PyTorch's threads, C++ compiler, GPU; None where there is none.
+    """The hardware of a measurement: processor, cores, PyTorch's threads, C++ compiler, GPU; None where there is none.
 
     >>> sorted(hardware())
     ['compiler', 'cores', 'cpu', 'gpu', 'threads']
@@ -272,7 +363,7 @@ def _cpu() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What a measurement ran with: Python, capsnb, PyTorch and its companions that are installed.
+    """The versions of Python, capsnb, PyTorch, and of torchvision and triton where they are installed.
 
     >>> versions()["torch"] == torch.__version__
     True
@@ -289,7 +380,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """The code that runs: the commit, with a + if files differ from it; without git a digest of the package's files.
+    """The version of the code: the commit, with a + if files differ from it; without git a digest of the files.
 
     >>> len(revision()) >= 12
     True
@@ -308,7 +399,7 @@ def revision() -> str:
 
 
 def command() -> list[str]:
-    """What was typed, as others can type it: folders of this machine are called DIR."""
-    typed = sys.argv[1:]
-    folders = {k + 1 for k, word in enumerate(typed) if word in ("--data", "--root", "--out")}
-    return ["capsnb", *("DIR" if k in folders else word for k, word in enumerate(typed))]
+    """The command line; folders of this machine are replaced by DIR."""
+    arguments = sys.argv[1:]
+    folders = {k + 1 for k, word in enumerate(arguments) if word in ("--data", "--root", "--out")}
+    return ["capsnb", *("DIR" if k in folders else word for k, word in enumerate(arguments))]

@@ -125,24 +125,24 @@ def test_bench_shows_a_table_and_writes_a_file(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(monkeypatch, capsys, "bench", "routing", *QUICK, "--rounds", 1, "--seed", 3)
     assert code == 0 and "| class layer | auto " in out and "bench-routing.json" in out
-    written = bench.read(tmp_path / "results" / "bench-routing.json")
+    written = bench.Bench.load(tmp_path / "results" / "bench-routing.json")
     assert written.table() in out and written.settings["seed"] == 3
     assert [line["name"] for line in written.lines] == ["eager", "auto"]
     assert written.command == ["capsnb", "bench", "routing", *map(str, QUICK), "--rounds", "1", "--seed", "3"]
     code, _, _ = run(monkeypatch, capsys, "bench", "memory", *QUICK, "--out", "mine.json")
-    assert code == 0 and bench.read(tmp_path / "mine.json").what == "memory"
+    assert code == 0 and bench.Bench.load(tmp_path / "mine.json").what == "memory"
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["bench-routing.json"]
 
 
 def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
     given: dict[str, object] = {}
-    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    measured = bench.measure_memory(["class layer"], batch=1, only=["eager"])
 
     def step(cases, **options):
         given.update(cases=cases, **options)
         return measured
 
-    monkeypatch.setattr(bench, "step", step)
+    monkeypatch.setitem(bench.MEASUREMENTS, "step", step)
     monkeypatch.chdir(tmp_path)
     options = ("--case", "MNIST", "--case", "CIFAR-10", "--batch", 4, "--rounds", 2, "--device", "cuda")
     code, _, _ = run(monkeypatch, capsys, "bench", "step", *options)
@@ -155,9 +155,11 @@ def test_bench_step_hands_on_its_options(monkeypatch, capsys, tmp_path):
 
 def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tmp_path):
     given: dict[str, object] = {}
-    measured = bench.memory(["class layer"], batch=1, only=["eager"])
+    measured = bench.measure_memory(["class layer"], batch=1, only=["eager"])
     for name in ("depth", "gradients"):
-        monkeypatch.setattr(bench, name, lambda cases, **options: given.update(options) or measured)
+        monkeypatch.setitem(
+            bench.MEASUREMENTS, name, lambda cases, **options: given.update(options) or measured
+        )
     monkeypatch.chdir(tmp_path)
     options = ("--batch", 4, "--seed", 2, "--device", "cuda", "--only", "MoCapsNet")
     code, _, _ = run(monkeypatch, capsys, "bench", "depth", "--blocks", "1, 3", "--rounds", 2, *options)
@@ -170,14 +172,16 @@ def test_bench_depth_and_gradients_hand_on_their_options(monkeypatch, capsys, tm
     assert (given["batch"], given["seed"], "blocks" in given) == (4, 2, False)
 
 
-def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
+def test_bench_scaling_hands_on_its_options(monkeypatch, capsys, tmp_path):
     given: dict[str, object] = {}
-    measured = bench.memory(["class layer"], batch=1, only=["eager"])
-    monkeypatch.setattr(bench, "processes", lambda cases, **options: given.update(options) or measured)
+    measured = bench.measure_memory(["class layer"], batch=1, only=["eager"])
+    monkeypatch.setitem(
+        bench.MEASUREMENTS, "scaling", lambda cases, **options: given.update(options) or measured
+    )
     monkeypatch.chdir(tmp_path)
     options = ("--count", 4, "--batch", 8, "--rounds", 2, "--seed", 1)
-    code, _, _ = run(monkeypatch, capsys, "bench", "processes", *options)
-    assert code == 0 and (tmp_path / "results" / "bench-processes.json").exists()
+    code, _, _ = run(monkeypatch, capsys, "bench", "scaling", *options)
+    assert code == 0 and (tmp_path / "results" / "bench-scaling.json").exists()
     assert given.pop("progress") in (True, False)
     assert given == {"count": 4, "batch": 8, "rounds": 2, "seed": 1, "device": "cpu", "only": []}
 
@@ -185,7 +189,7 @@ def test_bench_processes_hands_on_its_options(monkeypatch, capsys, tmp_path):
 def test_memory_says_whether_it_fits_and_compares(monkeypatch, capsys):
     options = ("--blocks", 1, "--image", "1x28x28", "--batch", 8, "--channels", 16, "--capsule-types", 2)
     code, out, _ = run(monkeypatch, capsys, "memory", *options, "--measure")
-    assert code == 0 and "**highest point**" in out
+    assert code == 0 and "**peak**" in out
     assert abs(float(out.split("predicted over measured:")[1]) - 1) < 0.05
 
 
@@ -250,7 +254,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         ),
         (("bench", "depth", "--blocks", "0"), "blocks must be 1 or more, got 0"),
         (("bench", "gradients", "--case", "tenth"), "unknown case 'tenth'"),
-        (("bench", "routing", "--only", "egaer"), "unknown competitor 'egaer'"),
+        (("bench", "routing", "--only", "egaer"), "unknown implementation 'egaer'"),
         (("bench", "step", "--case", "layer 1"), "unknown case 'layer 1'; choose from: MNIST; CIFAR-10"),
         (("bench", "depth", "--image", "32x32"), "an image is channels x height x width, such as 3x32x32"),
         (("memory", "--image", "1x8x8"), "images of 8x8 pixels are too small"),

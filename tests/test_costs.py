@@ -18,7 +18,7 @@ def test_nothing_is_guessed(tmp_path):
 
 
 def test_table_4_is_what_was_measured():
-    found = bench.published("depth-3x32x32")
+    found = bench.committed("depth-3x32x32")
     for data, blocks, _, residual, _, momentum in cells(experiments.table4()):
         if data in ("CIFAR-10", "SVHN"):
             case = f"network, {blocks} block{'s' * (blocks != '1')}"
@@ -31,20 +31,20 @@ def test_slopes_are_the_papers_and_ours():
     paper, ours = lines["time a block, MoCapsNet over the other"]
     assert paper == "1.83" and 1 < float(ours) < 2
     assert lines["ResCapsNet, memory a block / MB"][0] == "174.2"
-    found = bench.published("depth")
+    found = bench.committed("depth")
     times = [found["stack, each block", name]["median"] for name in ("MoCapsNet", "ResCapsNet")]
     assert float(ours) == pytest.approx(times[0] / times[1], abs=0.005)
 
 
 def test_only_what_is_missing_is_measured(tmp_path, monkeypatch):
     asked = []
-    small = bench.depth(["network"], blocks=[1], batch=1, rounds=1, only=["MoCapsNet"])
+    small = bench.measure_depth(["network"], blocks=[1], batch=1, rounds=1, only=["MoCapsNet"])
 
     def depth(cases=(), **options):
         asked.append((list(cases), options.get("image_shape")))
         return small
 
-    monkeypatch.setattr(costs.bench, "depth", depth)
+    monkeypatch.setattr(costs.bench, "measure_depth", depth)
     experiments.measure(tmp_path, progress=False)
     assert asked == [(["network"], (1, 28, 28)), (["network"], (3, 32, 32)), ([], None)]
     experiments.measure(tmp_path, progress=False)

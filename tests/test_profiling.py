@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from capsnb import profiling
-from capsnb.profiling import compare, flops, hardware, peak_bytes, said, saved_bytes
+from capsnb.profiling import flops, format_error, hardware, peak_bytes, saved_bytes, time_interleaved
 
 sizes = st.integers(1, 500)
 
@@ -42,32 +42,32 @@ class Square(torch.autograd.Function):
 
 
 @given(sizes)
-def test_memory_kept_twice_counts_once(n):
+def test_memory_saved_twice_counts_once(n):
     x = torch.ones(n, requires_grad=True)
-    assert saved_bytes(lambda: x.exp().sin()) == 4 * n  # exp keeps its result, and sin the same numbers again
+    assert saved_bytes(lambda: x.exp().sin()) == 4 * n  # exp saves its result, and sin the same tensor
     assert saved_bytes(lambda: x.exp().exp()) == 8 * n
     assert saved_bytes(lambda: Square.apply(x)) == 4 * n
     assert saved_bytes(lambda: x.detach().exp()) == 0
 
 
 @given(sizes)
-def test_a_view_keeps_all_of_what_it_looks_at(n):
+def test_a_view_saves_its_whole_storage(n):
     x = torch.ones(n + 1, requires_grad=True)
     assert saved_bytes(lambda: (x + 1)[:1].sin()) == 4 * (n + 1)
 
 
-def test_what_exists_anyway_is_not_counted():
+def test_ignored_tensors_are_not_counted():
     x, weight = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7, requires_grad=True)
     assert saved_bytes(lambda: x @ weight) == 4 * (15 + 35)
     assert saved_bytes(lambda: x @ weight, ignore=(x,)) == 4 * 35
     assert saved_bytes(lambda: (x @ weight.T.mT).exp(), ignore=(x, weight)) == 4 * 21
 
 
-def test_of_what_is_computed_again_only_the_inputs_are_kept():
+def test_of_a_checkpoint_only_the_inputs_are_saved():
     x = torch.ones(100, requires_grad=True)
     assert saved_bytes(lambda: checkpoint(lambda x: x.exp().exp(), x, use_reentrant=False), ignore=(x,)) == 0
     twice = lambda: checkpoint(torch.sin, checkpoint(torch.exp, x, use_reentrant=False), use_reentrant=False)  # noqa: E731
-    assert saved_bytes(twice, ignore=(x,)) == 4 * 100, "what the second one begins again from"
+    assert saved_bytes(twice, ignore=(x,)) == 4 * 100, "the input of the second checkpoint"
 
 
 @settings(max_examples=10)  # a profile each
@@ -90,7 +90,7 @@ def test_the_peak_sees_into_custom_operators_and_backward_passes():
     peak, largest = peak_bytes(lambda: scratch(x.detach(), 5000))
     assert largest == 20_000 and 20_000 <= peak <= 20_200
     assert peak_bytes(lambda: torch.autograd.grad(scratch(x, 10).sum(), x)).largest == 4000
-    y = torch.ones(1000, requires_grad=True)  # what is kept, the result, its gradient and that of y
+    y = torch.ones(1000, requires_grad=True)  # the saved tensor, the result, its gradient and that of y
     assert peak_bytes(lambda: torch.autograd.grad(Square.apply(y), y, torch.ones_like(y))).peak == 4 * 4000
 
 
@@ -131,7 +131,7 @@ def test_a_product_is_counted_forward_and_backward(n, m, k):
 def test_functions_take_turns_and_each_is_first_once():
     calls: list[str] = []
     functions = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    timings = compare(functions, rounds=2, warmup=1)
+    timings = time_interleaved(functions, rounds=2, warmup=1)
     assert calls == list("abc") + list("bca") + list("cab")
     assert list(timings) == ["a", "b", "c"] and timings.errors == {}
     assert all(timing.runs == 2 for timing in timings.values())
@@ -144,7 +144,7 @@ def test_quartiles_are_of_the_timed_rounds(seconds, warmup):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiling, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-        timing = compare({"a": lambda: None}, rounds=len(seconds), warmup=warmup)["a"]
+        timing = time_interleaved({"a": lambda: None}, rounds=len(seconds), warmup=warmup)["a"]
     lower, median, upper = np.quantile(seconds, [0.25, 0.5, 0.75])
     assert (timing.lower, timing.median, timing.upper) == pytest.approx((lower, median, upper))
 
@@ -156,10 +156,10 @@ def test_what_cannot_run_is_left_out_and_says_why():
         calls.append("no")
         raise RuntimeError("no compiler\nin /some/folder")
 
-    timings = compare({"no": no_compiler, "yes": lambda: calls.append("yes")}, rounds=3, warmup=2)
+    timings = time_interleaved({"no": no_compiler, "yes": lambda: calls.append("yes")}, rounds=3, warmup=2)
     assert list(timings) == ["yes"] and timings.errors == {"no": "RuntimeError: no compiler"}
     assert calls == ["no"] + ["yes"] * 5
-    assert compare({"no": no_compiler}).errors and not compare({"no": no_compiler})
+    assert time_interleaved({"no": no_compiler}).errors and not time_interleaved({"no": no_compiler})
 
 
 def test_an_error_after_warming_up_is_an_error():
@@ -171,20 +171,20 @@ def test_an_error_after_warming_up_is_an_error():
             raise RuntimeError("third time")
 
     with pytest.raises(RuntimeError, match="third time"):
-        compare({"a": third_time}, rounds=1, warmup=2)
+        time_interleaved({"a": third_time}, rounds=1, warmup=2)
 
 
 @pytest.mark.parametrize("name", ["rounds", "warmup"])
 def test_numbers_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
-        compare({}, **{name: 0})
+        time_interleaved({}, **{name: 0})
 
 
-def test_an_error_without_words_has_a_name():
-    assert said(MemoryError()) == "MemoryError: "
+def test_an_error_without_a_message_has_a_type():
+    assert format_error(MemoryError()) == "MemoryError: "
 
 
-def test_a_missing_compiler_is_said(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_none(monkeypatch, tmp_path):
     compiler = tmp_path / "c++"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)

@@ -1,34 +1,35 @@
-"""The measurements behind `capsnb bench`: ways to route, training steps, what depth costs, processes, side by side."""
+"""The measurements behind `capsnb bench`: routing backends, training steps, depth, inversion errors, scaling."""
 
-from capsnb.bench import scaling, stacks, steps, undoing, ways
-from capsnb.bench.measurement import ELSEWHERE, Bench, Columns, published, read, shown
-from capsnb.bench.scaling import processes
-from capsnb.bench.stacks import depth, slope
-from capsnb.bench.steps import NETWORKS, VARIANTS, WITHOUT, step
-from capsnb.bench.undoing import gradients
-from capsnb.bench.ways import CASES, COMPETITORS, memory, routing
+from collections.abc import Callable
 
-COLUMNS: dict[str, Columns] = (
-    ways.COLUMNS | steps.COLUMNS | stacks.COLUMNS | undoing.COLUMNS | scaling.COLUMNS
-)
+from capsnb.bench.depth import measure_depth, slope
+from capsnb.bench.inversion_error import measure_gradients
+from capsnb.bench.measurement import Bench, committed, format_value
+from capsnb.bench.routing_backends import IMPLEMENTATIONS, LAYER_SIZES, measure_memory, measure_routing
+from capsnb.bench.scaling import measure_scaling
+from capsnb.bench.training_step import measure_step
+
+MEASUREMENTS: dict[str, Callable[..., Bench]] = {
+    "routing": measure_routing,
+    "memory": measure_memory,
+    "step": measure_step,
+    "depth": measure_depth,
+    "gradients": measure_gradients,
+    "scaling": measure_scaling,
+}
 
 __all__ = [
-    "CASES",
-    "COLUMNS",
-    "COMPETITORS",
-    "ELSEWHERE",
-    "NETWORKS",
-    "VARIANTS",
-    "WITHOUT",
+    "IMPLEMENTATIONS",
+    "LAYER_SIZES",
+    "MEASUREMENTS",
     "Bench",
-    "depth",
-    "gradients",
-    "memory",
-    "processes",
-    "published",
-    "read",
-    "routing",
-    "shown",
+    "committed",
+    "format_value",
+    "measure_depth",
+    "measure_gradients",
+    "measure_memory",
+    "measure_routing",
+    "measure_scaling",
+    "measure_step",
     "slope",
-    "step",
 ]

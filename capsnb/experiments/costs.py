@@ -34,12 +34,12 @@ def measure(folder: str | os.PathLike[str] | None = None, *, progress: bool = Tr
     for shape in dict.fromkeys(SHAPES.values()):
         if not (path := _path(f"-{shape}", device, folder)).exists():
             C, H, W = map(int, shape.split("x"))
-            found = bench.depth(
+            found = bench.measure_depth(
                 ["network"], image_shape=(C, H, W), only=NETWORKS, rounds=1, device=device, progress=progress
             )
             found.save(path)
     if not (path := _path("", device, folder)).exists():
-        bench.depth(device=device, progress=progress).save(path)
+        bench.measure_depth(device=device, progress=progress).save(path)
 
 
 def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> str:
@@ -118,7 +118,7 @@ def _path(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Path
 
 def _measured(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Bench | None:
     path = _path(kind, device, folder)
-    return bench.read(path) if path.exists() else None
+    return Bench.load(path) if path.exists() else None
 
 
 def _figure(found: Bench | None, case: str, name: str, column: str) -> float | None:
@@ -130,4 +130,4 @@ def _figure(found: Bench | None, case: str, name: str, column: str) -> float | N
 
 
 def _shown(value: float | None, unit: str) -> str:
-    return "not run yet" if value is None else bench.shown(value, unit)
+    return "not run yet" if value is None else bench.format_value(value, unit)
