@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, signature
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from capsnb.backbones import (
     AlexBackbone,
+    CapsuleHead,
     HeadKind,
     ResNetBackbone,
     feature_shape,
@@ -489,9 +491,21 @@ def build(name: str, **sizes: Any) -> CapsNet | BackboneNet:
     """
     if (network := NETWORKS.get(name.lower())) is None:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(NETWORKS)}")
+    names = _argument_names(network)
+    if unknown := sorted(sizes.keys() - names):
+        listed = ", ".join(map(repr, unknown))
+        raise ValueError(f"{network.__name__} has no argument {listed}; choose from {', '.join(names)}")
     if "image_shape" in sizes:
         sizes["image_shape"] = tuple(sizes["image_shape"])
     return network(**sizes)
+
+
+def _argument_names(network: type[CapsNet | BackboneNet]) -> list[str]:
+    """The arguments of a network's constructor, with those that it passes on to `CapsNet` or `CapsuleHead`."""
+    passed_on_to = CapsNet if issubclass(network, CapsNet) else CapsuleHead
+    parameters = {**signature(network).parameters, **signature(passed_on_to).parameters}
+    keywords = (name for name, p in parameters.items() if p.kind is not Parameter.VAR_KEYWORD)
+    return [name for name in keywords if name != "in_shape"]  # a network computes its head's in_shape
 
 
 def _check_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
