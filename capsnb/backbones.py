@@ -18,11 +18,11 @@ from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
 
 FeatureShape = tuple[int, int, int]  # C', H', W'
-Scores = Literal["sigmoid", "softmax"]
-SCORES: tuple[str, ...] = get_args(Scores)
+Activation = Literal["sigmoid", "softmax"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 HeadKind = Literal["capsules", "sigmoid", "softmax"]
 HEADS: tuple[str, ...] = get_args(HeadKind)
-CLASSIFIERS = (
+CLASSIFIER_MODULES = (
     "avgpool",
     "classifier",
     "fc",
@@ -140,12 +140,12 @@ def torchvision_backbone(name: str, in_channels: int = 3) -> nn.Module:
     """
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = get_close_matches(name, known) or known
-        raise ValueError(f"torchvision has no classifier {name!r}; choose one of {', '.join(near)}")
+    available = torchvision.models.list_models(module=torchvision.models)
+    if name not in available:
+        suggestions = get_close_matches(name, available) or available
+        raise ValueError(f"torchvision has no classifier {name!r}; choose one of {', '.join(suggestions)}")
     model = torchvision.models.get_model(name, weights=None)
-    parts = takewhile(lambda part: part[0] not in CLASSIFIERS, model.named_children())
+    parts = takewhile(lambda part: part[0] not in CLASSIFIER_MODULES, model.named_children())
     backbone = nn.Sequential(*(module for _, module in parts))
     place, first = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != in_channels:
@@ -176,9 +176,9 @@ def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Fea
     (256, 2, 2)
     """
     C, H, W = image_shape
-    on_paper = copy.deepcopy(backbone).to("meta").eval()  # shapes without numbers
+    meta_backbone = copy.deepcopy(backbone).to("meta").eval()  # shapes without numbers
     try:
-        shape = tuple(on_paper(torch.empty(1, C, H, W, device="meta")).shape[1:])
+        shape = tuple(meta_backbone(torch.empty(1, C, H, W, device="meta")).shape[1:])
     except RuntimeError as error:
         raise ValueError(
             f"{type(backbone).__name__} cannot take images of {C}x{H}x{W} ({error}); "
@@ -234,10 +234,10 @@ class CapsuleHead(nn.Module):
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
-        places = _places(in_shape, kernel_size, stride)
+        positions = _output_positions(in_shape, kernel_size, stride)
         self.primary = PrimaryCapsules(in_shape[0], capsule_types, capsule_dim, kernel_size, stride)
         self.capsules = RoutingCapsules(
-            *(capsule_types * places, capsule_dim, classes, class_dim),
+            *(capsule_types * positions, capsule_dim, classes, class_dim),
             iterations=iterations,
             routing=routing,
             backend=backend,
@@ -269,7 +269,7 @@ class LinearHead(nn.Module):
         `[B, C', H', W']` -> `[B, J, 1]`, values in [0, 1].
 
     Raises:
-        ValueError: unknown scores, or a feature map smaller than the kernel.
+        ValueError: unknown activation, or a feature map smaller than the kernel.
 
     >>> LinearHead((256, 2, 2), classes=10)(torch.randn(2, 256, 2, 2)).shape
     torch.Size([2, 10, 1])
@@ -280,27 +280,27 @@ class LinearHead(nn.Module):
         in_shape: FeatureShape,
         classes: int = 10,
         *,
-        scores: Scores = "softmax",
+        activation: Activation = "softmax",
         channels: int | None = None,
         kernel_size: int = 1,
         stride: int = 1,
     ) -> None:
         super().__init__()
-        if scores not in SCORES:
-            raise ValueError(f"unknown scores {scores!r}; choose one of {', '.join(SCORES)}")
-        self.scores = scores
-        places = _places(in_shape, kernel_size, stride)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+        self.activation = activation
+        positions = _output_positions(in_shape, kernel_size, stride)
         self.primary = (
             nn.Sequential()
             if channels is None
             else nn.Sequential(nn.Conv2d(in_shape[0], channels, kernel_size, stride), nn.ReLU())
         )
-        self.linear = nn.Linear((channels or in_shape[0]) * places, classes)
+        self.linear = nn.Linear((channels or in_shape[0]) * positions, classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Give each class a score."""
-        sums = self.linear(self.primary(features).flatten(1))  # [B, J]
-        return (sums.sigmoid() if self.scores == "sigmoid" else sums.softmax(dim=1))[:, :, None]
+        logits = self.linear(self.primary(features).flatten(1))  # [B, J]
+        return (logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1))[:, :, None]
 
 
 def make_head(
@@ -312,7 +312,7 @@ def make_head(
     capsule_dim: int = 8,
     kernel_size: int = 1,
     stride: int = 1,
-    **capsules: Any,
+    **head_options: Any,
 ) -> CapsuleHead | LinearHead:
     """A capsule head, or a linear one behind the same convolution: a ReLU for the squash, and a sum for the routing.
 
@@ -333,19 +333,19 @@ def make_head(
     76042
     """
     if kind == "capsules":
-        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **capsules}
+        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **head_options}
         return CapsuleHead(in_shape, classes, kernel_size=kernel_size, stride=stride, **sizes)
     if kind not in HEADS:
         raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEADS)}")
-    if capsules:
-        raise ValueError(f"{', '.join(capsules)} belong to a capsule head; head={kind!r} has none")
+    if head_options:
+        raise ValueError(f"{', '.join(head_options)} belong to a capsule head; head={kind!r} has none")
     channels = capsule_types * capsule_dim
     return LinearHead(
-        in_shape, classes, scores=kind, channels=channels, kernel_size=kernel_size, stride=stride
+        in_shape, classes, activation=kind, channels=channels, kernel_size=kernel_size, stride=stride
     )
 
 
-def _places(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
+def _output_positions(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
     """At how many places of a feature map a convolution without padding looks."""
     _, H, W = in_shape
     if min(H, W) < kernel_size:

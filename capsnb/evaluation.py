@@ -129,10 +129,10 @@ class Evaluation:
                 f"{path} is not valid JSON ({error}): delete it and save the evaluation again"
             ) from error
         names = {part.name for part in fields(cls)}
-        older = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
-        if not isinstance(found, dict) or not older <= set(found) <= names:
+        required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+        if not isinstance(found, dict) or not required <= set(found) <= names:
             keys = set(found) if isinstance(found, dict) else set()
-            wrong = f"missing {sorted(older - keys)}, unknown {sorted(keys - names)}"
+            wrong = f"missing {sorted(required - keys)}, unknown {sorted(keys - names)}"
             raise ValueError(
                 f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
             )
@@ -157,9 +157,9 @@ def evaluating(model: M) -> Iterator[M]:
             module.training = training
 
 
-def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+def device_of(model: nn.Module, default: Tensor) -> torch.device:
     """Where a model's parameters are; a model without any goes where the other tensor is."""
-    return next((parameter.device for parameter in model.parameters()), otherwise.device)
+    return next((parameter.device for parameter in model.parameters()), default.device)
 
 
 def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_size: int = 500) -> Evaluation:
@@ -198,10 +198,10 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
     device = device_of(model, images)
     batches = images.split(batch_size)
-    mine = range(distributed.rank(), len(batches), distributed.world_size())
+    own_batches = range(distributed.rank(), len(batches), distributed.world_size())
     found: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and errors, by batch
     with evaluating(model):
-        for number in mine:
+        for number in own_batches:
             batch = batches[number]
             inputs, targets = data.preprocess.evaluate(batch)
             output = model(inputs.to(device))
@@ -220,14 +220,14 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
             found[number] = lengths.cpu().double(), errors
     for others in distributed.all_gather(found):
         found |= others
-    scores, squares = zip(*(found[number] for number in range(len(batches))), strict=True)
+    scores, errors_by_batch = zip(*(found[number] for number in range(len(batches))), strict=True)
     return evaluation_of_scores(
         labels.cpu().numpy(),
         torch.cat(scores).numpy(),
         data.classes,
         dataset=data.name,
         split=split,
-        reconstruction_error=torch.cat(squares).mean().item() if squares[0] is not None else None,
+        reconstruction_error=torch.cat(errors_by_batch).mean().item() if errors_by_batch[0] is not None else None,
     )
 
 
@@ -292,28 +292,28 @@ def evaluation_of_scores(
             stacklevel=3,
         )
 
-    winner = values.argmax(axis=1)
+    prediction = values.argmax(axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(
-        truth, winner, labels=range(number), zero_division=np.nan
+        truth, prediction, labels=range(number), zero_division=np.nan
     )
     per_class = [
-        {"class": str(name), "precision": _known(p), "recall": _known(r), "f1": _known(f), "support": int(n)}
+        {"class": str(name), "precision": _nan_to_none(p), "recall": _nan_to_none(r), "f1": _nan_to_none(f), "support": int(n)}
         for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
     ]
-    curves = [_one_against_rest(truth == label, values[:, label]) for label in range(number)]
+    curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
     auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
     areas = [area for area in auc.values() if area is not None]
-    calibration, calibration_error = _calibration(values.max(axis=1), winner == truth)
-    wrong = np.flatnonzero(winner != truth)
-    confidence = values[wrong, winner[wrong]]
+    calibration, calibration_error = _calibration(values.max(axis=1), prediction == truth)
+    wrong = np.flatnonzero(prediction != truth)
+    confidence = values[wrong, prediction[wrong]]
     order = np.argsort(-confidence, kind="stable")  # equal confidence: in the order of the images
     return Evaluation(
         dataset=dataset,
         classes=tuple(str(name) for name in classes),
         count=count,
-        accuracy=float((winner == truth).mean()),
+        accuracy=float((prediction == truth).mean()),
         per_class=per_class,
-        confusion=confusion_matrix(truth, winner, labels=range(number)).tolist(),
+        confusion=confusion_matrix(truth, prediction, labels=range(number)).tolist(),
         roc=[
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)
@@ -324,7 +324,7 @@ def evaluation_of_scores(
             {
                 "index": int(wrong[i]),
                 "truth": int(truth[wrong[i]]),
-                "prediction": int(winner[wrong[i]]),
+                "prediction": int(prediction[wrong[i]]),
                 "confidence": float(confidence[i]),
             }
             for i in order
@@ -365,12 +365,12 @@ def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tu
         raise ValueError(f"confidence={confidence} must be in (0, 1)")
     z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
     middle = accuracy + z2 / (2 * count)
-    reach = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
-    low, high = ((middle + side * reach) / (1 + z2 / count) for side in (-1, 1))
+    half_width = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
+    low, high = ((middle + side * half_width) / (1 + z2 / count) for side in (-1, 1))
     return max(low, 0.0), min(high, 1.0)
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
@@ -378,22 +378,22 @@ def _calibration(score: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, A
     """Reliability bins and expected calibration error (Guo et al. 2017, eq. 3; here with 10 bins)."""
     if score.min() < 0 or score.max() > 1:
         return [], None
-    place = np.digitize(score, np.arange(1, BINS) / BINS)  # low <= score < high; the last bin also holds 1
+    bin_index = np.digitize(score, np.arange(1, BINS) / BINS)  # low <= score < high; the last bin also holds 1
     bins = [
         {
             "low": k / BINS,
             "high": (k + 1) / BINS,
-            "count": int((place == k).sum()),
-            "score": float(score[place == k].mean()),
-            "accuracy": float(right[place == k].mean()),
+            "count": int((bin_index == k).sum()),
+            "score": float(score[bin_index == k].mean()),
+            "accuracy": float(right[bin_index == k].mean()),
         }
-        for k in np.unique(place).tolist()
+        for k in np.unique(bin_index).tolist()
     ]
     gaps = [line["count"] * abs(line["accuracy"] - line["score"]) for line in bins]
     return bins, math.fsum(gaps) / len(score)
 
 
-def _one_against_rest(
+def _one_vs_rest_roc(
     positive: np.ndarray, score: np.ndarray
 ) -> tuple[list[float], list[float], float | None]:
     """Thin the ROC curve of one class to what a page can show; its area comes from the whole curve."""

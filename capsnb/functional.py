@@ -35,9 +35,9 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
     """
     if not s.is_floating_point():
         raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
-    wide = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
-    squared = wide.square().sum(dim, keepdim=True)
-    v = squared / (1 + squared) * wide * torch.rsqrt(squared + eps)
+    vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
+    squared = vectors.square().sum(dim, keepdim=True)
+    v = squared / (1 + squared) * vectors * torch.rsqrt(squared + eps)
     return v.to(s.dtype)
 
 
@@ -57,7 +57,7 @@ def squash_gradient(s: Tensor, dv: Tensor, eps: float = EPSILON) -> Tensor:
         Gradient of s, same shape.
     """
     squared = s.square().sum(-1, keepdim=True)
-    root = torch.rsqrt(squared + eps)
-    factor = squared / (1 + squared) * root
-    slope = root / (1 + squared).square() - factor * root.square() / 2  # f', without the division by q
+    inverse_length = torch.rsqrt(squared + eps)
+    factor = squared / (1 + squared) * inverse_length
+    slope = inverse_length / (1 + squared).square() - factor * inverse_length.square() / 2  # f', without the division by q
     return factor * dv + 2 * slope * (s * dv).sum(-1, keepdim=True) * s

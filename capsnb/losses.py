@@ -57,8 +57,8 @@ def margin_loss(
         )
     present = (m_plus - lengths).clamp(min=0).square()
     absent = down_weight * (lengths - m_minus).clamp(min=0).square()
-    right = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
-    return (absent.sum(1) + right.squeeze(1)).mean()
+    target_correction = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
+    return (absent.sum(1) + target_correction.squeeze(1)).mean()
 
 
 def cross_entropy(lengths: Tensor, labels: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ def cross_entropy(lengths: Tensor, labels: Tensor) -> Tensor:
     >>> cross_entropy(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))  # log 4
     tensor(1.3863)
     """
-    least = torch.finfo(lengths.dtype).tiny
-    shares = lengths / lengths.sum(dim=1, keepdim=True).clamp(min=least)
-    return F.nll_loss(shares.clamp(min=least).log(), labels)
+    tiny = torch.finfo(lengths.dtype).tiny
+    probabilities = lengths / lengths.sum(dim=1, keepdim=True).clamp(min=tiny)
+    return F.nll_loss(probabilities.clamp(min=tiny).log(), labels)
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ def capsule_loss(
         `CapsuleLoss(total, margin, reconstruction)`; without a decoder the reconstruction term is zero. Call
         `.total.backward()`.
     """
-    measure = margin_loss if classification == "margin" else cross_entropy
-    margin = measure(output.lengths, labels)
+    classification_loss = margin_loss if classification == "margin" else cross_entropy
+    margin = classification_loss(output.lengths, labels)
     if output.reconstruction is None:
         return CapsuleLoss(margin, margin, margin.new_zeros(()))
     reconstruction = reconstruction_loss(output.reconstruction, images)

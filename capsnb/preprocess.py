@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ALL = slice(None)
-FLAT = 1e-6  # a standard deviation below this is rounding (float32 near 1 is exact to 1.2e-7), not a picture
+ALL_IMAGES = slice(None)
+MIN_STD = 1e-6  # a standard deviation below this is rounding (float32 near 1 is exact to 1.2e-7), not a picture
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuse settings that no image could be given."""
-        _check_whole("pad", self.pad, at_least=0)
+        _check_integer("pad", self.pad, at_least=0)
         if self.crop is not None:
-            _check_whole("crop", self.crop, at_least=1)
+            _check_integer("crop", self.crop, at_least=1)
         if self.resize is not None:
-            _check_whole("resize", self.resize, at_least=1)
+            _check_integer("resize", self.resize, at_least=1)
         if isinstance(self.rotate, bool) or not isinstance(self.rotate, int | float):
             raise TypeError(f"rotate must be a number of degrees, not {self.rotate!r}")
         if not 0 <= self.rotate <= 180:
@@ -72,7 +72,7 @@ class Preprocess:
         height, width = self._crop_size(image_shape[-2], image_shape[-1])
         return (image_shape[0], self.resize or height, self.resize or width)
 
-    def train(self, images: Tensor, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor]:
+    def train(self, images: Tensor, generator: torch.Generator, rows: slice = ALL_IMAGES) -> tuple[Tensor, Tensor]:
         """Return a random view of each image: rotated, cropped, resized, standardised.
 
         Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on its
@@ -113,12 +113,12 @@ class Preprocess:
         top = draw(image_height + 2 * self.pad - height)
         left = draw(image_width + 2 * self.pad - width)
         if self.rotate == 0:  # moved by whole pixels: copied, so that no value changes
-            views = _to_unit(_crops(F.pad(images, [self.pad] * 4), top, left, height, width))
+            views = _scale_to_unit_interval(_crop(F.pad(images, [self.pad] * 4), top, left, height, width))
         else:
-            turn = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
-            degrees = (2 * turn - 1) * self.rotate
-            views = _rotated_crops(_to_unit(images), degrees, top - self.pad, left - self.pad, height, width)
-        return self._finish(views)
+            uniform = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
+            degrees = (2 * uniform - 1) * self.rotate
+            views = _rotate_and_crop(_scale_to_unit_interval(images), degrees, top - self.pad, left - self.pad, height, width)
+        return self._resize_and_standardise(views)
 
     def evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the centre view of each image, resized and standardised; nothing is random or turned.
@@ -141,7 +141,7 @@ class Preprocess:
         height, width = self._crop_size(images.shape[2], images.shape[3])
         padded = F.pad(images, [self.pad] * 4)
         top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
-        return self._finish(_to_unit(padded[:, :, top : top + height, left : left + width]))
+        return self._resize_and_standardise(_scale_to_unit_interval(padded[:, :, top : top + height, left : left + width]))
 
     def _crop_size(self, height: int, width: int) -> tuple[int, int]:
         if self.crop is None:
@@ -154,7 +154,7 @@ class Preprocess:
             )
         return self.crop, self.crop
 
-    def _finish(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _resize_and_standardise(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.resize is not None:
             size = (self.resize, self.resize)
             targets = F.interpolate(targets, size, mode="bilinear", antialias=True, align_corners=False)
@@ -181,7 +181,7 @@ def standardise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     sigma = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return torch.where(sigma > FLAT, centred / sigma.clamp_min(FLAT), 0.0)
+    return torch.where(sigma > MIN_STD, centred / sigma.clamp_min(MIN_STD), 0.0)
 
 
 def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
@@ -200,10 +200,10 @@ def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
     """
     angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
     corner = torch.zeros_like(angles)
-    return _rotated_crops(images, angles, corner, corner, images.shape[2], images.shape[3])
+    return _rotate_and_crop(images, angles, corner, corner, images.shape[2], images.shape[3])
 
 
-def _crops(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+def _crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """Cut a window out of each image [B, C, H, W]; the window of image b begins at (top[b], left[b])."""
     rows = top[:, None] + torch.arange(height, device=images.device)  # [B, height]
     columns = left[:, None] + torch.arange(width, device=images.device)  # [B, width]
@@ -212,7 +212,7 @@ def _crops(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -
     return images.flatten(2).gather(2, pixels).unflatten(2, (height, width))
 
 
-def _rotated_crops(
+def _rotate_and_crop(
     images: Tensor, degrees: Tensor, top: Tensor, left: Tensor, height: int, width: int
 ) -> Tensor:
     """Turn each image [B, C, H, W] about its centre and cut a window out, in one interpolation.
@@ -235,7 +235,7 @@ def _rotated_crops(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _to_unit(images: Tensor) -> Tensor:
+def _scale_to_unit_interval(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
@@ -253,7 +253,7 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def _check_whole(name: str, value: object, *, at_least: int) -> None:
+def _check_integer(name: str, value: object, *, at_least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number of pixels, not {value!r}")
     if value < at_least:

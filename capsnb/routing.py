@@ -14,7 +14,7 @@ from torch import Tensor
 
 from capsnb.functional import EPSILON, squash
 
-PARENT = 0.9  # p of scaled distances: attention for a parent at half the mean distance
+NEAR_COUPLING = 0.9  # p of scaled distances: attention for a parent at half the mean distance
 VARIANCE_FLOOR = 1e-4
 INVERSE_TEMPERATURE = 1.0
 
@@ -150,24 +150,24 @@ def scaled_distance_routing(
         raise ValueError(f"capsules of shape [{B}, {I}, D] cast these votes, got {tuple(capsules.shape)}")
     if bias is not None and bias.shape != (J, E):
         raise ValueError(f"a bias of shape [{J}, {E}] is expected, got {tuple(bias.shape)}")
-    given, votes, capsules = votes.dtype, _wide(votes), _wide(capsules)
-    shortened = shorten(votes, capsules)
+    input_dtype, votes, capsules = votes.dtype, _at_least_float32(votes), _at_least_float32(capsules)
+    clipped = clip_votes(votes, capsules)
     beta = votes.new_zeros(J, E) if bias is None else bias
     history = []
     logits = votes.new_zeros(B, I, J)
     for r in range(1, iterations + 1):
-        u_hat, offset = (x.detach() if detach and r < iterations else x for x in (shortened, beta))
+        u_hat, offset = (x.detach() if detach and r < iterations else x for x in (clipped, beta))
         couplings = logits.softmax(dim=-1)  # c, over J
         v = squash(torch.einsum("bij,bije->bje", couplings, u_hat) + offset)
         history.append(couplings.detach())
         if r < iterations:
             d = distances(u_hat, v)
             logits = distance_scale(d.mean((1, 2)), J)[:, None, None] * d
-    v = v.to(given)
+    v = v.to(input_dtype)
     return (v, torch.stack(history)) if return_couplings else v
 
 
-def shorten(votes: Tensor, capsules: Tensor) -> Tensor:
+def clip_votes(votes: Tensor, capsules: Tensor) -> Tensor:
     r"""Votes `[B, I, J, E]` at most as long as the capsules `[B, I, D]` that cast them.
 
     Both squared lengths get an epsilon inside the root, so that gradients are finite where a capsule is zero.
@@ -186,7 +186,7 @@ def distance_scale(mean: Tensor, J: int) -> Tensor:
     if J == 1:
         return torch.zeros_like(mean)  # log 0 otherwise
     d_o, d_p = mean, mean / 2
-    return (math.log(PARENT * (J - 1)) - math.log(1 - PARENT)) / (d_p - d_o)
+    return (math.log(NEAR_COUPLING * (J - 1)) - math.log(1 - NEAR_COUPLING)) / (d_p - d_o)
 
 
 @overload
@@ -281,7 +281,7 @@ def em_routing(
         )
     if not inverse_temperature > 0:
         raise ValueError(f"inverse_temperature must be above 0, got {inverse_temperature}")
-    given, votes, activations = votes.dtype, _wide(votes), _wide(activations)
+    input_dtype, votes, activations = votes.dtype, _at_least_float32(votes), _at_least_float32(activations)
     history = []
     R = votes.new_full((B, I, J), 1 / J)
     for r in range(1, iterations + 1):
@@ -295,16 +295,16 @@ def em_routing(
         mass = weights.sum(1)
         mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + EPSILON)[..., None]
         squares = (u_hat - mean[:, None]).square()
-        variance = floored(torch.einsum("bij,bije->bje", weights, squares), mass)
+        variance = floored_variance(torch.einsum("bij,bije->bje", weights, squares), mass)
         temperature = inverse_temperature * r / iterations
         logit = activation_logit(mass * J / I, variance, beta_u, beta_a, temperature)
         if r < iterations:  # E-step
             R = assignments(u_hat, mean, variance, logit)
-    outputs = mean.to(given), logit.sigmoid().to(given)
+    outputs = mean.to(input_dtype), logit.sigmoid().to(input_dtype)
     return (*outputs, torch.stack(history)) if return_couplings else outputs
 
 
-def floored(squares: Tensor, mass: Tensor) -> Tensor:
+def floored_variance(squares: Tensor, mass: Tensor) -> Tensor:
     """Variances `[B, J, E]` from weighted sums of squares and the weights' sums `[B, J]`; never quite 0."""
     return squares / (mass + EPSILON)[..., None] + VARIANCE_FLOOR
 
@@ -331,6 +331,6 @@ def _check_votes(votes: Tensor, iterations: int) -> None:
         raise ValueError(f"iterations must be 1 or more, got {iterations}")
 
 
-def _wide(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     """At least float32: an epsilon and a variance floor are nothing in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

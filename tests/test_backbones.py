@@ -143,8 +143,8 @@ def test_heads_refuse_what_they_do_not_have():
         ValueError, match="iterations, routing belong to a capsule head; head='softmax' has none"
     ):
         make_head("softmax", (4, 2, 2), 10, capsule_types=2, iterations=1, routing="em")
-    with pytest.raises(ValueError, match="unknown scores 'tanh'"):
-        LinearHead((4, 2, 2), scores="tanh")
+    with pytest.raises(ValueError, match="unknown activation 'tanh'"):
+        LinearHead((4, 2, 2), activation="tanh")
     with pytest.raises(ValueError, match="iterations must be 1 or more"):
         CapsuleHead((4, 2, 2), iterations=0)
 

@@ -39,7 +39,7 @@ def test_right_inverses():
     ("answer", "why"),
     [
         (lambda v: v / (1 - v), "root is missing"),
-        (lambda v: v**2 / (1 + v**2), "way back"),
+        (lambda v: v**2 / (1 + v**2), "the inverse"),
         (lambda v: (v / (1 + v)).sqrt(), "sign slipped"),
         (lambda v: ((1 - v) / v).sqrt(), "Upside down"),
         (lambda v: v * 2, "must return to"),
@@ -101,7 +101,7 @@ def test_right_gain():
         (2, "Divide it"),
         (1.25, "not the squash"),
         (6.25, "one more root"),
-        (1.5, "every length dies"),
+        (1.5, "every length shrinks"),
         (3.0, "does not stay"),
         ([2.5], "One finite number"),
     ],

@@ -107,7 +107,7 @@ def network(name: str, case: str, seed: int) -> CapsNet | BackboneNet:
         model = NETWORKS[case]()
     if name == WITHOUT:
         if isinstance(model, BackboneNet):
-            model.head = LinearHead(feature_shape(model.backbone, model.image_shape), scores="sigmoid")
+            model.head = LinearHead(feature_shape(model.backbone, model.image_shape), activation="sigmoid")
         else:
             model.add_module("primary", model.primary.conv)
             model.capsules = nn.Sequential(_FirstNumbers())

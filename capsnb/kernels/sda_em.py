@@ -22,12 +22,12 @@ from capsnb.routing import (
     INVERSE_TEMPERATURE,
     activation_logit,
     assignments,
+    clip_votes,
     distance_scale,
     distances,
     em_routing,
-    floored,
+    floored_variance,
     scaled_distance_routing,
-    shorten,
 )
 
 TILED_BACKENDS = ("eager", "fused", "auto")
@@ -177,7 +177,7 @@ def _by_distance(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, detac
 
 def _heard(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     """s, `[B, J, E]`, with the couplings that belong to v and t."""
-    votes = shorten(_votes(u, weight), u)
+    votes = clip_votes(_votes(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
@@ -185,7 +185,7 @@ def _heard(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tup
 
 def _far(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
-    return (distances(shorten(_votes(u, weight), u), v).sum((1, 2)),)
+    return (distances(clip_votes(_votes(u, weight), u), v).sum((1, 2)),)
 
 
 def _by_em(
@@ -204,7 +204,7 @@ def _by_em(
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *clouds)
             mean = sums / (mass + EPSILON)[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
+            variance = floored_variance(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
             temperature = inverse_temperature * r / iterations
             logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
         clouds = mean, variance, logit
