@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from capsnb import em_routing, routing_by_agreement, scaled_distance_routing, squash
 from capsnb.functional import EPSILON
-from capsnb.routing import VARIANCE_FLOOR, distance_scale, clip_votes
+from capsnb.routing import VARIANCE_FLOOR, clip_votes, distance_scale
 
 sizes = st.tuples(*[st.integers(1, 4)] * 4)
 
@@ -347,7 +347,7 @@ def test_tight_clouds_are_active_and_wide_ones_are_not():
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         (
             {"capsules": torch.ones(2, 4, 5)},
-            r"capsules of shape \[2, 3, D\] cast these votes, got \(2, 4, 5\)",
+            r"capsules of shape \[2, 3, D\] are expected, got \(2, 4, 5\)",
         ),
         ({"bias": torch.ones(4)}, r"bias of shape \[4, 2\] is expected, got \(4,\)"),
     ],

@@ -204,7 +204,9 @@ def _by_em(
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *clouds)
             mean = sums / (mass + EPSILON)[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored_variance(sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass)
+            variance = floored_variance(
+                sum_over_tiles(partial(_squares, detach), u, weight, mean, *clouds)[0], mass
+            )
             temperature = inverse_temperature * r / iterations
             logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
         clouds = mean, variance, logit
