@@ -140,7 +140,8 @@ def test_heads_refuse_what_they_do_not_have():
     with pytest.raises(ValueError, match="unknown head 'capsule'; choose one of capsules, sigmoid, softmax"):
         make_head("capsule", (4, 2, 2), 10, capsule_types=2)
     with pytest.raises(
-        ValueError, match="iterations, routing are arguments of a capsule head; leave them out with head='softmax'"
+        ValueError,
+        match="iterations, routing are arguments of a capsule head; leave them out with head='softmax'",
     ):
         make_head("softmax", (4, 2, 2), 10, capsule_types=2, iterations=1, routing="em")
     with pytest.raises(ValueError, match="unknown activation 'tanh'"):

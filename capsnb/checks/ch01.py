@@ -149,15 +149,15 @@ def invariances(answer: Mapping[str, Any]) -> Verdict:
     if not isinstance(answer, Mapping) or set(answer) != set(INVARIANT_TO):
         return Verdict(False, f"A dict with the keys {', '.join(map(repr, INVARIANT_TO))} is expected.")
     for pooling, expected in INVARIANT_TO.items():
-        given = answer[pooling]
-        if (verdict := unanswered(given)) is not None:
+        changes = answer[pooling]
+        if (verdict := unanswered(changes)) is not None:
             return verdict
-        given = {given} if isinstance(given, str) else set(given)
-        if unknown := given - {"swap", "shuffle", "raise"}:
+        changes = {changes} if isinstance(changes, str) else set(changes)
+        if unknown := changes - {"swap", "shuffle", "raise"}:
             unknown_names = ", ".join(sorted(map(repr, unknown)))
             return Verdict(False, f"{pooling}: {unknown_names} is none of 'swap', 'shuffle', 'raise'.")
         for change in ("swap", "shuffle", "raise"):
-            if (change in given) != (change in expected):
+            if (change in changes) != (change in expected):
                 relation = "is invariant to" if change in expected else "is not invariant to"
                 return Verdict(False, f"{pooling} {relation} '{change}': {REASONS[pooling, change]}.")
     return Verdict(

@@ -57,7 +57,7 @@ def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
     )
 
 
-def spread(answer: float) -> Verdict:
+def weight_std(answer: float) -> Verdict:
     r"""Check the standard deviation :math:`\sigma` of W for a layer of 32 x 8 -> 32 x 8 whose inputs have length 1/2.
 
     Args:
@@ -66,7 +66,7 @@ def spread(answer: float) -> Verdict:
     Returns:
         The verdict.
 
-    >>> spread(4.0).right
+    >>> weight_std(4.0).right
     True
     """
     sigma = to_number(answer)

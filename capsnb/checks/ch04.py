@@ -140,13 +140,13 @@ def masked(answer: object) -> Verdict:
             "The decoder's first layer takes one vector per image, all capsules side by side: for capsules "
             f"{[B, J, E]} the shape {[B, J * E]} is expected, got {list(result.shape)}."
         )
-    kept, won = torch.zeros_like(capsules), torch.zeros_like(capsules)
-    kept[images, labels], won[images, longest] = capsules[images, labels], capsules[images, longest]
-    if torch.allclose(result, kept.flatten(1)):
+    labelled, predicted = torch.zeros_like(capsules), torch.zeros_like(capsules)
+    labelled[images, labels], predicted[images, longest] = capsules[images, labels], capsules[images, longest]
+    if torch.allclose(result, labelled.flatten(1)):
         return Verdict(True, "Only the labelled capsule is left, in its own place.")
     mistakes = [
         (
-            won,
+            predicted,
             "You kept the longest capsule. While training that is the prediction, at first often wrong: the "
             "right capsule would not learn to describe its image. Use the labels.",
         ),
@@ -155,7 +155,10 @@ def masked(answer: object) -> Verdict:
             "Nothing is masked: the decoder may draw from any capsule, so the right one need not describe "
             "anything.",
         ),
-        (capsules - kept, "The mask is upside down: you zeroed the labelled capsule and kept the others."),
+        (
+            capsules - labelled,
+            "The mask is upside down: you zeroed the labelled capsule and kept the others.",
+        ),
     ]
     for mistake, why in mistakes:
         if torch.allclose(result, mistake.flatten(1)):

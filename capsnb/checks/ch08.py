@@ -97,17 +97,17 @@ def e_step(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdic
     if isinstance(result := call_answer(answer, votes, mean, variance, a), Verdict):
         return result
     squares = ((votes - mean[:, None]).square() / variance[:, None]).sum(-1)
-    spread, present = variance.log().sum(-1)[:, None] / 2, a.log()[:, None]
-    logits = present - squares / 2 - spread
+    log_sigma, log_a = variance.log().sum(-1)[:, None] / 2, a.log()[:, None]
+    logits = log_a - squares / 2 - log_sigma
     mistakes = {
         "These are logarithms. The softmax over J makes assignments of them.": logits,
         "The softmax ran over I. Each vote is divided among the clouds: dim=2.": logits.softmax(1),
-        "The activations are missing: a cloud with activation 0 must get no votes.": (logits - present).softmax(2),
+        "The activations are missing: a cloud with activation 0 must get no votes.": (logits - log_a).softmax(2),
         "The width of the clouds is missing: a wide Gaussian is lower at its top. Subtract sum of log sigma.":
-            (present - squares / 2).softmax(2),
-        "log of the variance is *twice* log sigma: halve it.": (logits - spread).softmax(2),
+            (log_a - squares / 2).softmax(2),
+        "log of the variance is *twice* log sigma: halve it.": (logits - log_sigma).softmax(2),
         "The factor 1/2 in front of the squares is missing.": (logits - squares / 2).softmax(2),
-        "The activation itself was added; its logarithm belongs here.": (logits - present + a[:, None]).softmax(2),
+        "The activation itself was added; its logarithm belongs here.": (logits - log_a + a[:, None]).softmax(2),
     }  # fmt: skip
     return compare_tensors(
         result,
@@ -135,16 +135,16 @@ def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Ve
     beta_u, beta_a = random_tensor(J, seed=2), random_tensor(J, seed=3)
     if isinstance(result := call_answer(answer, shares, variance, beta_u, beta_a), Verdict):
         return result
-    spread = variance.log().sum(-1) / 2
-    cost = shares * (E * beta_u + spread)
+    log_sigma = variance.log().sum(-1) / 2
+    cost = shares * (E * beta_u + log_sigma)
     expected = (beta_a - cost).sigmoid()
     mistakes = {
         "This is the logit. The logistic function makes an activation of it.": beta_a - cost,
         "The sign is wrong: a cloud with a high cost is *not* active.": (cost - beta_a).sigmoid(),
-        "beta_u is paid for each of the E numbers, not once.": (beta_a - shares * (beta_u + spread)).sigmoid(),
-        "log of the variance is *twice* log sigma: halve it.": (beta_a - cost - shares * spread).sigmoid(),
+        "beta_u is paid for each of the E numbers, not once.": (beta_a - shares * (beta_u + log_sigma)).sigmoid(),
+        "log of the variance is *twice* log sigma: halve it.": (beta_a - cost - shares * log_sigma).sigmoid(),
         "The shares are missing: each vote that belongs to the cloud has to be described.":
-            (beta_a - E * beta_u - spread).sigmoid(),
+            (beta_a - E * beta_u - log_sigma).sigmoid(),
     }  # fmt: skip
     return compare_tensors(
         result,

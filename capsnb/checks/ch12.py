@@ -118,26 +118,28 @@ def welch(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     result = call_answer(answer, a, b)
     if isinstance(result, Verdict):
         return result
-    n, m, gap = len(a), len(b), a.mean() - b.mean()
+    n, m, difference = len(a), len(b), a.mean() - b.mean()
     pooled = (a.var() * (n - 1) + b.var() * (m - 1)) / (n + m - 2)
     mistakes = {
-        "That is the difference itself. Divide it by its standard error.": gap,
+        "That is the difference itself. Divide it by its standard error.": difference,
         "The other way round: the first network's mean minus the second's.":
-            -gap / (a.var() / n + b.var() / m).sqrt(),
+            -difference / (a.var() / n + b.var() / m).sqrt(),
         "Those are spreads of single runs. The variance of a mean of n runs is n times smaller.":
-            gap / (a.var() + b.var()).sqrt(),
+            difference / (a.var() + b.var()).sqrt(),
         "The root is missing: variances add, and the standard error is the root of their sum.":
-            gap / (a.var() / n + b.var() / m),
-        "Standard errors do not add, their squares do.": gap / ((a.var() / n).sqrt() + (b.var() / m).sqrt()),
+            difference / (a.var() / n + b.var() / m),
+        "Standard errors do not add, their squares do.": difference / ((a.var() / n).sqrt() + (b.var() / m).sqrt()),
         "Divided by n, a variance of few runs comes out too small: take n - 1, which is what .var() does.":
-            gap / (a.var(correction=0) / n + b.var(correction=0) / m).sqrt(),
+            difference / (a.var(correction=0) / n + b.var(correction=0) / m).sqrt(),
         "One common spread for both is what the pooled test assumes. Here the spreads may differ.":
-            gap / (pooled * (1 / n + 1 / m)).sqrt(),
-        "The second network's mean has a standard error too.": gap / (a.var() / n).sqrt(),
-        "The first network's mean has a standard error too.": gap / (b.var() / m).sqrt(),
+            difference / (pooled * (1 / n + 1 / m)).sqrt(),
+        "The second network's mean has a standard error too.": difference / (a.var() / n).sqrt(),
+        "The first network's mean has a standard error too.": difference / (b.var() / m).sqrt(),
     }  # fmt: skip
     praise = "Welch's t. With three runs each, it must exceed 2.8 to 4.3 to be significant at the 5 % level."
-    return compare_tensors(result, gap / (a.var() / n + b.var() / m).sqrt(), mistakes, praise, "one number")
+    return compare_tensors(
+        result, difference / (a.var() / n + b.var() / m).sqrt(), mistakes, praise, "one number"
+    )
 
 
 def converted(answer: object) -> Verdict:
