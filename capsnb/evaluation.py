@@ -55,8 +55,8 @@ class Evaluation:
         calibration: `{low, high, count, score, accuracy}` for each bin (a tenth of [0, 1]) that holds the score of a
             predicted class: number of images, mean score, and accuracy; empty if such a score is outside [0, 1], or
             if the file comes from a version without calibration.
-        calibration_error: expected calibration error, the mean of |score - accuracy| over these bins, weighted by
-            their counts, in [0, 1]; None without bins.
+        calibration_error: expected calibration error, the mean distance of score and accuracy over these bins, weighted
+            by their counts, in [0, 1]; None without bins.
     """
 
     dataset: str
