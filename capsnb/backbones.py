@@ -1,7 +1,7 @@
-"""Feature maps of large networks, and heads for them. Taught in chapter 14, *Capsules on big shoulders*.
+"""Convolutional backbones and heads. Taught in chapter 14, *Capsules on big shoulders*.
 
-A backbone takes images `[B, C, H, W]` to a feature map `[B, C', H', W']`, a head takes a feature map to one vector
-for each class, `[B, J, E]`. Any backbone goes with any head; `capsnb.models.BackboneNet` joins them.
+A backbone maps images `[B, C, H, W]` to a feature map `[B, C', H', W']`. A head maps a feature map to one vector for
+each class, `[B, J, E]`. Any backbone can be combined with any head; `capsnb.models.BackboneNet` combines them.
 """
 
 from __future__ import annotations
@@ -18,28 +18,23 @@ from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
 
 FeatureShape = tuple[int, int, int]  # C', H', W'
-Scores = Literal["sigmoid", "softmax"]
-SCORES: tuple[str, ...] = get_args(Scores)
+Activation = Literal["sigmoid", "softmax"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 HeadKind = Literal["capsules", "sigmoid", "softmax"]
 HEADS: tuple[str, ...] = get_args(HeadKind)
-CLASSIFIERS = (
-    "avgpool",
-    "classifier",
-    "fc",
-    "head",
-    "heads",
-)  # what torchvision calls where feature maps end
+# torchvision's names of the modules after the feature map
+CLASSIFIER_MODULES = ("avgpool", "classifier", "fc", "head", "heads")
 
 
 class AlexBackbone(nn.Sequential):
     """The five convolutions of AlexCapsNet, after AlexNet (Krizhevsky et al. 2012), for small images.
 
     conv 11x11, stride 4, padding 2 -> max pooling 3x3, stride 2 -> conv 5x5 -> three convs 3x3, each with a ReLU. The
-    last four keep height and width, and there is no further pooling: of 28x28 pixels 2x2 places are left (Zain and
-    Umar 2025).
+    last four convolutions keep height and width, and there is no further pooling: 28x28 pixels give 2x2 positions (Zain
+    and Umar 2025).
 
-    Weights are drawn so that numbers keep their size from layer to layer (He et al. 2015); how the paper draws them it
-    does not say. PyTorch's own default lets them shrink, and the capsules behind begin silent.
+    The initialisation keeps the variance of the activations from layer to layer (He et al. 2015); the paper names none.
+    With PyTorch's default the activations shrink, and the initial capsules have lengths near zero.
 
     Args:
         in_channels: C of the images.
@@ -57,12 +52,12 @@ class AlexBackbone(nn.Sequential):
     ) -> None:
         first, second, third, fourth, last = widths
         super().__init__(
-            *(nn.Conv2d(in_channels, first, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
-            *(nn.Conv2d(first, second, 5, padding=2), nn.ReLU()),
-            *(nn.Conv2d(second, third, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(third, fourth, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(fourth, last, 3, padding=1), nn.ReLU()),
-        )
+            nn.Conv2d(in_channels, first, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(first, second, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(second, third, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(third, fourth, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(fourth, last, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
         for module in self:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -72,11 +67,11 @@ class AlexBackbone(nn.Sequential):
 class ResidualBlock(nn.Module):
     r"""Two convolutions and a shortcut around them, :math:`y = \max(0, x + F(x))` (He et al. 2016; Zain and Umar 2025).
 
-    F is conv 1x1 -> batch norm -> ReLU -> conv 3x3 -> batch norm. The convolutions have no bias: batch norm would
-    take it out again.
+    F is conv 1x1 -> batch norm -> ReLU -> conv 3x3 -> batch norm. The convolutions have no bias, because batch norm
+    would subtract it.
 
     Args:
-        channels: C, in and out.
+        channels: C of input and output.
 
     Shape:
         `[B, C, H, W]` -> `[B, C, H, W]`, values >= 0.
@@ -93,17 +88,17 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the branch has found to what was there."""
+        """Add the branch to the shortcut."""
         return torch.relu(x + self.branch(x))
 
 
 class ResNetBackbone(nn.Sequential):
-    """The convolutions of ResNetCapsNet: conv 3x3 -> batch norm -> ReLU -> residual blocks; nothing shrinks.
+    """The convolutions of ResNetCapsNet: conv 3x3 -> batch norm -> ReLU -> residual blocks, with height and width kept.
 
     Args:
         in_channels: C of the images.
         channels: C' of the feature map.
-        blocks: residual blocks.
+        blocks: number of residual blocks.
 
     Shape:
         `[B, C, H, W]` -> `[B, C', H, W]`, values >= 0.
@@ -122,63 +117,67 @@ class ResNetBackbone(nn.Sequential):
 
 
 def torchvision_backbone(name: str, in_channels: int = 3) -> nn.Module:
-    """Any convolutional classifier of torchvision without its classifier, with random weights: nothing is downloaded.
+    """The backbone of a convolutional network of torchvision, with random weights; nothing is downloaded.
 
     Args:
-        name: as `torchvision.models.list_models` gives it, such as "resnet18".
-        in_channels: C of the images; with other than 3 the first convolution is made anew.
+        name: a name from `torchvision.models.list_models`, such as "resnet18".
+        in_channels: C of the images; if it is not 3, the first convolution is replaced.
 
     Returns:
-        The modules in front of pooling and classifier, a map `[B, C, H, W]` -> `[B, C', H', W']`. What the model does
-        there without a module is not in it: DenseNet's last ReLU.
+        The modules before pooling and classifier, `[B, C, H, W]` -> `[B, C', H', W']`. Operations that are not modules
+        are missing, such as DenseNet's last ReLU.
 
     Raises:
-        ValueError: there is no such model, or its modules do not follow each other to a feature map.
+        ValueError: torchvision has no such model, or its modules are not a sequence that returns a feature map.
 
     >>> torchvision_backbone("resnet18", in_channels=1)(torch.randn(2, 1, 64, 64)).shape
     torch.Size([2, 512, 2, 2])
     """
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = get_close_matches(name, known) or known
-        raise ValueError(f"torchvision has no classifier {name!r}; choose one of {', '.join(near)}")
+    available = torchvision.models.list_models(module=torchvision.models)
+    if name not in available:
+        suggestions = get_close_matches(name, available) or available
+        raise ValueError(f"torchvision has no classifier {name!r}; choose one of {', '.join(suggestions)}")
     model = torchvision.models.get_model(name, weights=None)
-    parts = takewhile(lambda part: part[0] not in CLASSIFIERS, model.named_children())
-    backbone = nn.Sequential(*(module for _, module in parts))
-    place, first = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
-    if first.in_channels != in_channels:
-        sizes: dict[str, Any] = {part: getattr(first, part) for part in ("kernel_size", "stride", "padding")}
-        bias = first.bias is not None
-        backbone.set_submodule(place, nn.Conv2d(in_channels, first.out_channels, bias=bias, **sizes))
+    before = takewhile(lambda child: child[0] not in CLASSIFIER_MODULES, model.named_children())
+    backbone = nn.Sequential(*(module for _, module in before))
+    conv_name, conv = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    if conv.in_channels != in_channels:
+        sizes: dict[str, Any] = {
+            option: getattr(conv, option) for option in ("kernel_size", "stride", "padding")
+        }
+        bias = conv.bias is not None
+        backbone.set_submodule(conv_name, nn.Conv2d(in_channels, conv.out_channels, bias=bias, **sizes))
     try:
         feature_shape(backbone, (in_channels, 224, 224))
     except (ValueError, NotImplementedError, AssertionError) as error:
-        raise ValueError(f"{name!r} has no feature map in front of its classifier ({error})") from error
+        raise ValueError(
+            f"{name!r} has no feature map before its classifier ({error}); choose a convolutional network"
+        ) from error
     return backbone
 
 
 def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> FeatureShape:
-    """The shape of the feature map that a backbone makes of an image; nothing is computed.
+    """The shape of a backbone's feature map, inferred on the meta device without arithmetic.
 
     Args:
-        backbone: `[B, C, H, W]` -> `[B, C', H', W']`; it is left as it is.
+        backbone: `[B, C, H, W]` -> `[B, C', H', W']`; it is not changed.
         image_shape: (C, H, W).
 
     Returns:
         (C', H', W').
 
     Raises:
-        ValueError: the backbone cannot take such images, or returns something else than a feature map.
+        ValueError: the backbone does not accept images of this shape, or its output is not a feature map.
 
     >>> feature_shape(AlexBackbone(), (1, 28, 28))
     (256, 2, 2)
     """
     C, H, W = image_shape
-    on_paper = copy.deepcopy(backbone).to("meta").eval()  # shapes without numbers
+    meta_backbone = copy.deepcopy(backbone).to("meta").eval()  # computes shapes only
     try:
-        shape = tuple(on_paper(torch.empty(1, C, H, W, device="meta")).shape[1:])
+        shape = tuple(meta_backbone(torch.empty(1, C, H, W, device="meta")).shape[1:])
     except RuntimeError as error:
         raise ValueError(
             f"{type(backbone).__name__} cannot take images of {C}x{H}x{W} ({error}); "
@@ -193,26 +192,26 @@ def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Fea
 
 
 class CapsuleHead(nn.Module):
-    """Primary capsules from a feature map, routed to one capsule for each class.
+    """Capsule head: primary capsules from a feature map, routed to one capsule for each class.
 
     Args:
         in_shape: (C', H', W') of the feature map, from `feature_shape`.
         classes: J.
         capsule_types: primary capsules at each location.
         capsule_dim: D of the primary capsules.
-        kernel_size: side of the convolution that makes them, in pixels.
-        stride: its step, in pixels.
+        kernel_size: kernel size of the convolution that computes the primary capsules, in pixels.
+        stride: stride of this convolution, in pixels.
         class_dim: E.
         iterations: R.
-        routing: the way to agree, see `RoutingCapsules`.
-        backend: who computes it, see `RoutingCapsules`.
-        weight_std: spread of the initial transformation matrices; None for the default.
+        routing: the routing algorithm, see `RoutingCapsules`.
+        backend: the implementation of the routing, see `RoutingCapsules`.
+        weight_std: standard deviation of the initial transformation matrices; None for the default.
 
     Shape:
         `[B, C', H', W']` -> `[B, J, E]`, lengths in [0, 1).
 
     Raises:
-        ValueError: a feature map smaller than the kernel, or as `RoutingCapsules`.
+        ValueError: a feature map smaller than the kernel; or as `RoutingCapsules`.
 
     >>> CapsuleHead((256, 2, 2), classes=10)(torch.randn(2, 256, 2, 2)).shape
     torch.Size([2, 10, 16])
@@ -234,10 +233,13 @@ class CapsuleHead(nn.Module):
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
-        places = _places(in_shape, kernel_size, stride)
+        positions = _output_positions(in_shape, kernel_size, stride)
         self.primary = PrimaryCapsules(in_shape[0], capsule_types, capsule_dim, kernel_size, stride)
         self.capsules = RoutingCapsules(
-            *(capsule_types * places, capsule_dim, classes, class_dim),
+            capsule_types * positions,
+            capsule_dim,
+            classes,
+            class_dim,
             iterations=iterations,
             routing=routing,
             backend=backend,
@@ -245,31 +247,31 @@ class CapsuleHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give each class a capsule."""
+        """Compute one capsule for each class."""
         return self.capsules(self.primary(features))
 
 
 class LinearHead(nn.Module):
-    """What stands in the place of a capsule head when there are no capsules: a weighted sum of features for each class.
+    """Linear head, the baseline of a capsule head: a linear layer with one score for each class.
 
-    A score in [0, 1] is a capsule of one number, and its own length, so everything that works with capsules works
-    with it.
+    A score in [0, 1] is a capsule of dimension 1 whose length is the score, so losses, training and evaluation accept
+    it like a capsule.
 
     Args:
         in_shape: (C', H', W') of the feature map, from `feature_shape`.
         classes: J.
-        scores: "sigmoid", a question for each class as capsules answer it, for the margin loss; "softmax", shares of
+        activation: "sigmoid", an independent score for each class, for the margin loss; "softmax", scores that sum to
             one, for the cross-entropy.
-        channels: of a convolution with ReLU in front of the sum, which is then the convolution that makes primary
-            capsules; None for the sum alone.
-        kernel_size: side of that convolution, in pixels.
-        stride: its step, in pixels.
+        channels: channels of a convolution with ReLU before the linear layer, the counterpart of the convolution
+            that computes primary capsules; None for the linear layer alone.
+        kernel_size: kernel size of this convolution, in pixels.
+        stride: stride of this convolution, in pixels.
 
     Shape:
         `[B, C', H', W']` -> `[B, J, 1]`, values in [0, 1].
 
     Raises:
-        ValueError: unknown scores, or a feature map smaller than the kernel.
+        ValueError: unknown activation, or a feature map smaller than the kernel.
 
     >>> LinearHead((256, 2, 2), classes=10)(torch.randn(2, 256, 2, 2)).shape
     torch.Size([2, 10, 1])
@@ -280,27 +282,27 @@ class LinearHead(nn.Module):
         in_shape: FeatureShape,
         classes: int = 10,
         *,
-        scores: Scores = "softmax",
+        activation: Activation = "softmax",
         channels: int | None = None,
         kernel_size: int = 1,
         stride: int = 1,
     ) -> None:
         super().__init__()
-        if scores not in SCORES:
-            raise ValueError(f"unknown scores {scores!r}; choose one of {', '.join(SCORES)}")
-        self.scores = scores
-        places = _places(in_shape, kernel_size, stride)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+        self.activation = activation
+        positions = _output_positions(in_shape, kernel_size, stride)
         self.primary = (
             nn.Sequential()
             if channels is None
             else nn.Sequential(nn.Conv2d(in_shape[0], channels, kernel_size, stride), nn.ReLU())
         )
-        self.linear = nn.Linear((channels or in_shape[0]) * places, classes)
+        self.linear = nn.Linear((channels or in_shape[0]) * positions, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give each class a score."""
-        sums = self.linear(self.primary(features).flatten(1))  # [B, J]
-        return (sums.sigmoid() if self.scores == "sigmoid" else sums.softmax(dim=1))[:, :, None]
+        """Compute one score for each class."""
+        logits = self.linear(self.primary(features).flatten(1))  # [B, J]
+        return (logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1))[:, :, None]
 
 
 def make_head(
@@ -312,41 +314,46 @@ def make_head(
     capsule_dim: int = 8,
     kernel_size: int = 1,
     stride: int = 1,
-    **capsules: Any,
+    **head_options: Any,
 ) -> CapsuleHead | LinearHead:
-    """A capsule head, or a linear one behind the same convolution: a ReLU for the squash, and a sum for the routing.
+    """A capsule head; or a linear head after the same convolution, with ReLU for squash and a linear layer for routing.
 
     Args:
-        kind: "capsules", or the linear head's scores, "sigmoid" or "softmax".
+        kind: "capsules"; or the activation of a linear head, "sigmoid" or "softmax".
         in_shape: (C', H', W') of the feature map.
         classes: J.
         capsule_types: primary capsules at each location.
         capsule_dim: D; the convolution has capsule_types * D channels.
-        kernel_size: side of the convolution, in pixels.
-        stride: its step, in pixels.
-        capsules: every other argument of `CapsuleHead`.
+        kernel_size: kernel size of the convolution, in pixels.
+        stride: stride of the convolution, in pixels.
+        head_options: all other arguments of `CapsuleHead`.
+
+    Returns:
+        The head, `[B, C', H', W']` -> `[B, J, E]`; E = 1 for a linear head.
 
     Raises:
-        ValueError: an unknown kind, or arguments of a capsule head for a linear one.
+        ValueError: an unknown kind, or arguments of a capsule head for a linear head.
 
     >>> sum(p.numel() for p in make_head("softmax", (256, 2, 2), 10, capsule_types=32).parameters())
     76042
     """
     if kind == "capsules":
-        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **capsules}
+        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **head_options}
         return CapsuleHead(in_shape, classes, kernel_size=kernel_size, stride=stride, **sizes)
     if kind not in HEADS:
         raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEADS)}")
-    if capsules:
-        raise ValueError(f"{', '.join(capsules)} belong to a capsule head; head={kind!r} has none")
+    if head_options:
+        raise ValueError(
+            f"{', '.join(head_options)} are arguments of a capsule head; leave them out with head={kind!r}"
+        )
     channels = capsule_types * capsule_dim
     return LinearHead(
-        in_shape, classes, scores=kind, channels=channels, kernel_size=kernel_size, stride=stride
+        in_shape, classes, activation=kind, channels=channels, kernel_size=kernel_size, stride=stride
     )
 
 
-def _places(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
-    """At how many places of a feature map a convolution without padding looks."""
+def _output_positions(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
+    """The number of output positions of a convolution without padding."""
     _, H, W = in_shape
     if min(H, W) < kernel_size:
         raise ValueError(

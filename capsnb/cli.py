@@ -11,14 +11,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from capsnb import distributed
-from capsnb.data import NAMES, ImageData, Preprocess, load_data
+from capsnb.data import DATASETS, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
 from capsnb.training import CHECKPOINT, OPTIMIZERS, RUN, TrainConfig
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-DataName = Annotated[str, typer.Option(help=f"{', '.join(NAMES)}, or folder:PATH")]
+DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
 Root = Annotated[Path | None, typer.Option(help="folder of the data sets; default $CAPSNB_DATA or ./data")]
 Download = Annotated[bool, typer.Option(help="fetch the data set if its files are not there")]
 Only = Annotated[str | None, typer.Option(help="these alone, separated by commas; all by default")]

@@ -1,7 +1,7 @@
-r"""What a trained model can and cannot do: every figure of a report, computed once and kept as plain data.
+r"""Evaluation: accuracy, confusion matrix, ROC curves and calibration of a trained model, as plain data.
 
-Used from chapter 4, *A first CapsNet*, on; chapter 15, *How good is it, really?*, asks how far each figure carries.
-`capsnb.plots` draws them.
+Used from chapter 4, *A first CapsNet*, on. Chapter 15, *How good is it, really?*, explains the uncertainty of each
+measure. `capsnb.plots` draws them.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from capsnb.data import ImageData
 
 M = TypeVar("M", bound=nn.Module)
-ROC_POINTS = 200  # a curve on a page has no more pixels than that; the area is computed from all points
-BINS = 10  # of equal width, from 0 to 1, for the calibration
+ROC_POINTS = 200  # enough for a figure; the area is computed from all points
+BINS = 10  # calibration bins of equal width in [0, 1]
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Plain figures of one model on one split, as they are saved, loaded, tabled and drawn.
+    """The results of one model on one split, as plain data that can be saved, loaded and drawn.
 
     Attributes:
         dataset: name of the data set.
         classes: names of the J classes, in the order of the labels.
         count: number of images evaluated.
-        accuracy: fraction of images whose longest capsule is the right one, in [0, 1].
+        accuracy: fraction of images whose longest capsule is that of the right class, in [0, 1].
         per_class: J entries `{class, precision, recall, f1, support}`, fractions in [0, 1]; None where a
             fraction is undefined (recall of a class with no image, precision of a class never predicted).
-        confusion: J x J counts, rows are the truth, columns the prediction.
+        confusion: J x J counts; rows are true classes, columns are predicted classes.
         roc: J entries `{class, fpr, tpr}`, the one-vs-rest curve from (0, 0) to (1, 1) in at most 200 points;
-            empty lists where the split has no image of the class, or of no other class.
+            empty lists if the split has no image of the class, or only images of the class.
         auc: area under each class's full curve, and their mean as `"macro"`; None where undefined.
         reconstruction_error: mean over images of the sum of squared pixel errors (pixels in [0, 1]); None
             without a decoder.
-        mistakes: `{index, truth, prediction, confidence}` (labels as integers, confidence = the winner's
-            score), the most confident first.
-        split: which images, `"train"` or `"test"`.
-        calibration: `{low, high, count, score, accuracy}` for each tenth of [0, 1] that a winner's score fell into:
-            how many, their mean score, and the share of them that was right; empty if a winner's score is outside
-            [0, 1], or if the file was saved before there was one.
-        calibration_error: mean distance of score and accuracy over these bins, weighted by their counts, in [0, 1];
-            None where there are no bins.
+        mistakes: `{index, truth, prediction, confidence}` (labels as integers, confidence = the score of the
+            predicted class), the most confident first.
+        split: `"train"` or `"test"`.
+        calibration: `{low, high, count, score, accuracy}` for each bin (a tenth of [0, 1]) that holds the score of a
+            predicted class: number of images, mean score, and accuracy; empty if such a score is outside [0, 1], or
+            if the file comes from a version without calibration.
+        calibration_error: expected calibration error, the mean distance of score and accuracy over these bins, weighted
+            by their counts, in [0, 1]; None without bins.
     """
 
     dataset: str
@@ -82,16 +82,16 @@ class Evaluation:
         return f"<Evaluation on {self.dataset}: {', '.join(parts)}>"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the figures to `path` as JSON, whole or not at all.
+        """Write the results to `path` as JSON, atomically.
 
         Args:
-            path: the file to write; missing parent folders are made.
+            path: the file to write; missing parent folders are created.
 
         Returns:
             The path that was written.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder is not writable.
 
         >>> evaluate(model, data).save("runs/evaluation.json")  # doctest: +SKIP
         PosixPath('runs/evaluation.json')
@@ -106,11 +106,11 @@ class Evaluation:
             path: a JSON file written by `save`.
 
         Returns:
-            The same figures, equal to those that were saved.
+            An evaluation equal to the saved one.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a whole evaluation; the message names it and what is wrong.
+            ValueError: the file does not hold a complete evaluation; the message names the file and the keys.
 
         >>> Evaluation.load("runs/evaluation.json")  # doctest: +SKIP
         <Evaluation on mnist5k: 98.10% of 1000 test images right, macro AUC 0.9990>
@@ -124,15 +124,15 @@ class Evaluation:
             ) from None
         try:
             found = json.loads(text)
-        except ValueError as error:  # covers broken JSON and broken UTF-8
+        except ValueError as error:  # invalid JSON or invalid UTF-8
             raise ValueError(
                 f"{path} is not valid JSON ({error}): delete it and save the evaluation again"
             ) from error
         names = {part.name for part in fields(cls)}
-        older = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
-        if not isinstance(found, dict) or not older <= set(found) <= names:
+        required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+        if not isinstance(found, dict) or not required <= set(found) <= names:
             keys = set(found) if isinstance(found, dict) else set()
-            wrong = f"missing {sorted(older - keys)}, unknown {sorted(keys - names)}"
+            wrong = f"missing {sorted(required - keys)}, unknown {sorted(keys - names)}"
             raise ValueError(
                 f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
             )
@@ -141,7 +141,7 @@ class Evaluation:
 
 @contextmanager
 def evaluating(model: M) -> Iterator[M]:
-    """Run a model as at inference, without gradients; afterwards every part is back in the mode it was in.
+    """Switch a model to inference mode, without gradients; afterwards every module has its former mode again.
 
     >>> with evaluating(nn.Dropout()) as drop_nothing:
     ...     drop_nothing(torch.ones(3))
@@ -157,34 +157,33 @@ def evaluating(model: M) -> Iterator[M]:
             module.training = training
 
 
-def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
-    """Where a model's parameters are; a model without any goes where the other tensor is."""
-    return next((parameter.device for parameter in model.parameters()), otherwise.device)
+def device_of(model: nn.Module, default: Tensor) -> torch.device:
+    """The device of a model's parameters; for a model without parameters, the device of `default`."""
+    return next((parameter.device for parameter in model.parameters()), default.device)
 
 
 def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_size: int = 500) -> Evaluation:
-    """Show a model every image of a split, unaugmented, and gather how it did.
+    """Evaluate a model on all images of a split, without augmentation.
 
-    The score of a class is the length of its capsule. The decoder sees the *predicted* class's capsule, as it
-    must at inference: labels are used for counting only. A model that returns a plain [B, J] tensor (say, a
-    CNN) is evaluated on those numbers as they are, without a reconstruction error. The model is left in the
-    mode it came in.
+    The score of a class is the length of its capsule. The decoder gets the capsule of the *predicted* class, as at
+    inference: the labels are not an input of the model. A model that returns a tensor [B, J] (such as a CNN) is
+    evaluated on these scores, without a reconstruction error. The model keeps its training or evaluation mode.
 
-    In several processes (see `capsnb.distributed`) all must call this, with the same model: each computes some of the
-    batches, and all return the same figures, to the last bit those of one process.
+    With several ranks (see `capsnb.distributed`), all ranks must call this function with the same model. Each computes
+    some of the batches. All return the same evaluation, bit for bit that of a single process.
 
     Args:
         model: returns `CapsuleOutput` or a tensor [B, J] for inputs [B, C, H, W].
-        data: the images; its `preprocess.evaluate` prepares them.
+        data: the images; `data.preprocess.evaluate` prepares them.
         split: `"test"` or `"train"`.
-        batch_size: images at a time, at least 1; changes memory, not results.
+        batch_size: images per batch, >= 1; it changes memory, not results.
 
     Returns:
-        All figures as plain data.
+        The evaluation.
 
     Raises:
-        ValueError: an unknown or empty split, a batch size below 1, scores of another shape than
-            [B, classes], or scores that are not finite.
+        ValueError: an unknown or empty split, a batch size below 1, scores whose shape is not [B, classes], or
+            scores that are not finite.
 
     >>> evaluate(capsnb.CapsNet(), capsnb.load_data("mnist5k")).count  # doctest: +SKIP
     1000
@@ -198,10 +197,10 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
     device = device_of(model, images)
     batches = images.split(batch_size)
-    mine = range(distributed.rank(), len(batches), distributed.world_size())
-    found: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and errors, by batch
+    own_batches = range(distributed.rank(), len(batches), distributed.world_size())
+    results: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and squared errors of each batch
     with evaluating(model):
-        for number in mine:
+        for number in own_batches:
             batch = batches[number]
             inputs, targets = data.preprocess.evaluate(batch)
             output = model(inputs.to(device))
@@ -217,17 +216,19 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
             errors = None
             if reconstruction is not None:
                 errors = (reconstruction.cpu().double() - targets.cpu()).square().flatten(1).sum(1)
-            found[number] = lengths.cpu().double(), errors
-    for others in distributed.all_gather(found):
-        found |= others
-    scores, squares = zip(*(found[number] for number in range(len(batches))), strict=True)
+            results[number] = lengths.cpu().double(), errors
+    for gathered in distributed.all_gather(results):
+        results |= gathered
+    scores, errors_by_batch = zip(*(results[number] for number in range(len(batches))), strict=True)
     return evaluation_of_scores(
         labels.cpu().numpy(),
         torch.cat(scores).numpy(),
         data.classes,
         dataset=data.name,
         split=split,
-        reconstruction_error=torch.cat(squares).mean().item() if squares[0] is not None else None,
+        reconstruction_error=torch.cat(errors_by_batch).mean().item()
+        if errors_by_batch[0] is not None
+        else None,
     )
 
 
@@ -240,21 +241,22 @@ def evaluation_of_scores(
     split: str = "test",
     reconstruction_error: float | None = None,
 ) -> Evaluation:
-    """Compute all figures from truth and scores alone; the highest score wins, in a tie the first one.
+    """Compute an evaluation from labels and scores; the prediction is the highest score, in a tie the first.
 
     Args:
         labels: [N] integers in 0 ... J-1.
         scores: [N, J] finite numbers.
         classes: J names.
-        dataset: name to remember.
-        split: name to remember.
-        reconstruction_error: figure to remember.
+        dataset: stored in the evaluation.
+        split: stored in the evaluation.
+        reconstruction_error: stored in the evaluation.
 
     Returns:
-        The figures. A class without an image has AUC and recall None, and a `UserWarning` says so.
+        The evaluation. A class without images has AUC and recall None, and causes a `UserWarning`.
 
     Raises:
-        ValueError: shapes that do not fit together, a label without a class, or scores that are not finite.
+        ValueError: shapes that do not fit, a label outside 0 ... J-1, class names that are not unique, or scores that
+            are not finite.
 
     >>> evaluation_of_scores([0, 1], [[.9, .1], [.8, .2]], ("cat", "dog")).confusion
     [[1, 0], [1, 0]]
@@ -275,7 +277,7 @@ def evaluation_of_scores(
         )
     if len({*classes, "macro"}) <= number:
         raise ValueError(
-            f'classes={tuple(classes)} must be different names, none of them "macro" (the mean\'s name)'
+            f'classes={tuple(classes)} must be unique, and none may be "macro", the name of the mean'
         )
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
@@ -292,28 +294,36 @@ def evaluation_of_scores(
             stacklevel=3,
         )
 
-    winner = values.argmax(axis=1)
+    prediction = values.argmax(axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(
-        truth, winner, labels=range(number), zero_division=np.nan
+        truth, prediction, labels=range(number), zero_division=np.nan
     )
     per_class = [
-        {"class": str(name), "precision": _known(p), "recall": _known(r), "f1": _known(f), "support": int(n)}
+        {
+            "class": str(name),
+            "precision": _nan_to_none(p),
+            "recall": _nan_to_none(r),
+            "f1": _nan_to_none(f),
+            "support": int(n),
+        }
         for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
     ]
-    curves = [_one_against_rest(truth == label, values[:, label]) for label in range(number)]
+    curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
     auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
     areas = [area for area in auc.values() if area is not None]
-    calibration, calibration_error = _calibration(values.max(axis=1), winner == truth)
-    wrong = np.flatnonzero(winner != truth)
-    confidence = values[wrong, winner[wrong]]
-    order = np.argsort(-confidence, kind="stable")  # equal confidence: in the order of the images
+    calibration, calibration_error = _calibration(values.max(axis=1), prediction == truth)
+    wrong = np.flatnonzero(prediction != truth)
+    confidence = values[wrong, prediction[wrong]]
+    order = np.argsort(
+        -confidence, kind="stable"
+    )  # stable: mistakes of equal confidence stay in the order of the images
     return Evaluation(
         dataset=dataset,
         classes=tuple(str(name) for name in classes),
         count=count,
-        accuracy=float((winner == truth).mean()),
+        accuracy=float((prediction == truth).mean()),
         per_class=per_class,
-        confusion=confusion_matrix(truth, winner, labels=range(number)).tolist(),
+        confusion=confusion_matrix(truth, prediction, labels=range(number)).tolist(),
         roc=[
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)
@@ -324,7 +334,7 @@ def evaluation_of_scores(
             {
                 "index": int(wrong[i]),
                 "truth": int(truth[wrong[i]]),
-                "prediction": int(winner[wrong[i]]),
+                "prediction": int(prediction[wrong[i]]),
                 "confidence": float(confidence[i]),
             }
             for i in order
@@ -336,71 +346,73 @@ def evaluation_of_scores(
 
 
 def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    r"""Where the accuracy on endlessly many such images may lie, if `count` of them gave this one.
+    r"""Wilson's confidence interval of the population accuracy, given the accuracy on `count` images.
 
     .. math:: \frac{p + z^2/2N \pm z \sqrt{p(1-p)/N + z^2/4N^2}}{1 + z^2/N} \qquad \text{(Wilson 1927)}
 
-    It asks which true shares would make what was counted no surprise. Other than :math:`p \pm z\sqrt{p(1-p)/N}` it
-    stays inside [0, 1], and is no point where all images are right.
+    The interval contains every population accuracy that a score test would not reject. Unlike
+    :math:`p \pm z\sqrt{p(1-p)/N}` it stays inside [0, 1], and has a width > 0 even if all images are right.
 
     Args:
-        accuracy: p, the share that was right, in [0, 1].
-        count: N, the number of images, at least 1; several networks on the same images do not make them more.
-        confidence: how often such intervals hold the truth, in (0, 1).
+        accuracy: p, the fraction of images that were classified correctly, in [0, 1].
+        count: N, the number of different images, >= 1; several networks on the same images do not increase N.
+        confidence: the share of such intervals that contain the population accuracy, in (0, 1).
 
     Returns:
-        Lower and upper end, in [0, 1].
+        The lower and the upper limit, in [0, 1].
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: an argument outside its range.
 
     >>> "{:.3f} to {:.3f}".format(*wilson_interval(0.98, 1000))
     '0.969 to 0.987'
     """
     if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy={accuracy} must be a share in [0, 1]; divide per cent by 100")
+        raise ValueError(f"accuracy={accuracy} must be a fraction in [0, 1]; divide a percentage by 100")
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must be in (0, 1)")
     z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
-    middle = accuracy + z2 / (2 * count)
-    reach = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
-    low, high = ((middle + side * reach) / (1 + z2 / count) for side in (-1, 1))
+    centre = accuracy + z2 / (2 * count)
+    half_width = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
+    low, high = ((centre + sign * half_width) / (1 + z2 / count) for sign in (-1, 1))
     return max(low, 0.0), min(high, 1.0)
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _calibration(score: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, Any]], float | None]:
-    """Reliability bins and expected calibration error (Guo et al. 2017, eq. 3; here with 10 bins)."""
+def _calibration(score: np.ndarray, correct: np.ndarray) -> tuple[list[dict[str, Any]], float | None]:
+    """Reliability bins and expected calibration error (Guo et al. 2017, eq. 3) with `BINS` bins."""
     if score.min() < 0 or score.max() > 1:
         return [], None
-    place = np.digitize(score, np.arange(1, BINS) / BINS)  # low <= score < high; the last bin also holds 1
+    bin_index = np.digitize(
+        score, np.arange(1, BINS) / BINS
+    )  # low <= score < high; the last bin also holds 1
     bins = [
         {
             "low": k / BINS,
             "high": (k + 1) / BINS,
-            "count": int((place == k).sum()),
-            "score": float(score[place == k].mean()),
-            "accuracy": float(right[place == k].mean()),
+            "count": int((bin_index == k).sum()),
+            "score": float(score[bin_index == k].mean()),
+            "accuracy": float(correct[bin_index == k].mean()),
         }
-        for k in np.unique(place).tolist()
+        for k in np.unique(bin_index).tolist()
     ]
     gaps = [line["count"] * abs(line["accuracy"] - line["score"]) for line in bins]
     return bins, math.fsum(gaps) / len(score)
 
 
-def _one_against_rest(
+def _one_vs_rest_roc(
     positive: np.ndarray, score: np.ndarray
 ) -> tuple[list[float], list[float], float | None]:
-    """Thin the ROC curve of one class to what a page can show; its area comes from the whole curve."""
+    """The ROC curve of one class, reduced to at most `ROC_POINTS` points, and the area under the full curve."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     if positive.all() or not positive.any():
         return [], [], None
-    fpr, tpr, _ = roc_curve(positive, score)  # collinear points are dropped already
+    fpr, tpr, _ = roc_curve(positive, score)  # without collinear points
     keep = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), ROC_POINTS)).round().astype(int))
     return fpr[keep].tolist(), tpr[keep].tolist(), float(roc_auc_score(positive, score))

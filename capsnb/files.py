@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writes: a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write `content` to `path` so that a reader sees the old file or the new file, never a part of it.
 
-    The bytes go to a temporary file in the same folder, reach the disk (fsync), and take the name in one step
-    (`os.replace`). A full disk or a killed process leaves the old file as it was.
+    The bytes are written to a temporary file in the same folder and flushed to the disk (fsync). Then the file is
+    renamed in one step (`os.replace`). A full disk or a killed process leaves the old file unchanged.
 
     Args:
-        path: the file to write; missing parent folders are made.
+        path: the file to write; missing parent folders are created.
         content: bytes, or text that is written as UTF-8.
 
     Returns:
         The path that was written.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; nothing was changed.
+        OSError: the folder is not writable or the disk is full; the old file is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; results are meant to be shared
+        os.chmod(temporary, 0o644)  # mkstemp creates private files, but results are shared
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -41,7 +41,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
 
 
 def results() -> Path:
-    """The folder of the project's measurements: beside the package in a checkout, inside it in an installed wheel."""
+    """The folder of measurements: beside the package in a checkout, inside the package in an installed wheel."""
     package = Path(__file__).parent
     inside = package / "results"
     return inside if inside.exists() else package.parent / "results"

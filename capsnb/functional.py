@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-EPSILON = 1e-8  # of a squared length, under the root
+EPSILON = 1e-8  # added to a squared length under the square root
 
 
 def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
@@ -14,18 +14,18 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
     .. math:: v = \frac{|s|^2}{1 + |s|^2} \, \frac{s}{|s|}
        \qquad \text{(Sabour et al. 2017, eq. 1)}
 
-    The epsilon stands *inside* the root, :math:`|s| \approx \sqrt{|s|^2 + \epsilon}`: outside it, the gradient of the
-    root at s = 0 is 0/0 and one silent capsule turns the whole network into NaN. Half-precision input is computed in
-    float32, since the square of a length above 255 does not fit into float16.
+    The epsilon is *inside* the square root, :math:`|s| \approx \sqrt{|s|^2 + \epsilon}`. With the epsilon outside, the
+    gradient at s = 0 is 0/0, and one capsule of length zero makes all weights NaN. Half-precision input is computed in
+    float32, because the square of a length above 255 overflows in float16.
 
     Args:
-        s: vectors of any length, any shape; float.
+        s: floating-point tensor of any shape that holds vectors of any length.
         dim: the axis along which a vector's numbers lie.
-        eps: added to the squared length under the root; its effect ends where :math:`|s| \gg \sqrt{\epsilon}`.
+        eps: added to the squared length under the square root; negligible where :math:`|s| \gg \sqrt{\epsilon}`.
 
     Returns:
-        Vectors of the shape and dtype of `s` with :math:`|v| < 1` (rounding may reach 1 for very long s), and
-        :math:`|v| \approx |s|^2` for short ones.
+        v, shape and dtype of `s`, with :math:`|v| < 1` (rounding may give 1 for very long s) and
+        :math:`|v| \approx |s|^2` for short s.
 
     Raises:
         TypeError: `s` does not hold floating-point numbers.
@@ -35,29 +35,31 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
     """
     if not s.is_floating_point():
         raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
-    wide = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
-    squared = wide.square().sum(dim, keepdim=True)
-    v = squared / (1 + squared) * wide * torch.rsqrt(squared + eps)
+    vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
+    squared = vectors.square().sum(dim, keepdim=True)
+    v = squared / (1 + squared) * vectors * torch.rsqrt(squared + eps)
     return v.to(s.dtype)
 
 
 def squash_gradient(s: Tensor, dv: Tensor, eps: float = EPSILON) -> Tensor:
-    r"""What autograd would find for `squash` along the last axis, from s alone.
+    r"""The gradient of `squash` along the last axis, computed from s alone; it equals autograd's.
 
     .. math:: v = f(|s|^2)\, s, \quad ds = f\, dv + 2 f'\, (s \cdot dv)\, s, \quad
        f(q) = \frac{q}{(1 + q)\sqrt{q + \epsilon}}, \quad
        f' = f \Big(\frac{1}{q (1 + q)} - \frac{1}{2 (q + \epsilon)}\Big)
 
     Args:
-        s: the vectors that were squashed, float32 or float64.
-        dv: gradient of the squashed vectors, same shape.
+        s: the input of `squash`, float32 or float64.
+        dv: the gradient of v, same shape.
         eps: as in `squash`.
 
     Returns:
-        Gradient of s, same shape.
+        The gradient of s, same shape.
     """
     squared = s.square().sum(-1, keepdim=True)
-    root = torch.rsqrt(squared + eps)
-    factor = squared / (1 + squared) * root
-    slope = root / (1 + squared).square() - factor * root.square() / 2  # f', without the division by q
+    inverse_length = torch.rsqrt(squared + eps)
+    factor = squared / (1 + squared) * inverse_length
+    slope = (
+        inverse_length / (1 + squared).square() - factor * inverse_length.square() / 2
+    )  # f', without the division by q
     return factor * dv + 2 * slope * (s * dv).sum(-1, keepdim=True) * s

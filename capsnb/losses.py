@@ -1,4 +1,4 @@
-"""What a network minimises: margin loss or cross-entropy, and the reconstruction loss. Taught in chapters 4 and 14."""
+"""Loss functions: margin loss, cross-entropy and reconstruction loss. Taught in chapters 4 and 14."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSIFICATIONS: tuple[str, ...] = get_args(Classification)
 class CapsuleLoss(NamedTuple):
     """The loss and its two terms, each a scalar: total = margin + weight * reconstruction.
 
-    Where the cross-entropy was asked for, it stands in the place of the margin loss.
+    With `classification="cross_entropy"`, `margin` holds the cross-entropy.
     """
 
     total: Tensor
@@ -28,7 +28,7 @@ class CapsuleLoss(NamedTuple):
 def margin_loss(
     lengths: Tensor, labels: Tensor, *, m_plus: float = 0.9, m_minus: float = 0.1, down_weight: float = 0.5
 ) -> Tensor:
-    r"""Ask the right capsule to be long and every other to be short, each for itself.
+    r"""Margin loss: the capsule of the right class shall be long and every other capsule short.
 
     .. math:: L_j = T_j \max(0, m^+ - |v_j|)^2 + \lambda (1 - T_j) \max(0, |v_j| - m^-)^2
        \qquad \text{(Sabour et al. 2017, eq. 4)}
@@ -36,15 +36,15 @@ def margin_loss(
     Args:
         lengths: :math:`|v_j|`, `[B, J]`, in [0, 1).
         labels: the class of each image, `[B]`, integers in [0, J).
-        m_plus: the right capsule costs nothing above this length.
-        m_minus: a wrong capsule costs nothing below this length.
-        down_weight: :math:`\lambda`, weight of the wrong capsules, which are many and at first all wrong.
+        m_plus: :math:`m^+`; the term of the right capsule is zero above this length.
+        m_minus: :math:`m^-`; the term of a wrong capsule is zero below this length.
+        down_weight: :math:`\lambda`, weight of the wrong capsules, < 1 so that they do not dominate early training.
 
     Returns:
-        The sum over J, averaged over B: a scalar >= 0.
+        The sum over J, averaged over B; a scalar >= 0.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: `lengths` is not `[B, J]`, or `labels` is not `[B]`.
         IndexError: a label outside [0, J) (on the CPU).
 
     >>> import torch
@@ -57,42 +57,42 @@ def margin_loss(
         )
     present = (m_plus - lengths).clamp(min=0).square()
     absent = down_weight * (lengths - m_minus).clamp(min=0).square()
-    right = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
-    return (absent.sum(1) + right.squeeze(1)).mean()
+    target_correction = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
+    return (absent.sum(1) + target_correction.squeeze(1)).mean()
 
 
 def cross_entropy(lengths: Tensor, labels: Tensor) -> Tensor:
-    r"""The cross-entropy of scores taken as shares of their sum.
+    r"""The cross-entropy of scores that are normalised to sum to one.
 
     .. math:: L = -\log \frac{|v_y|}{\sum_j |v_j|}
 
-    For the scores of a softmax, whose sum is one, this is the usual cross-entropy.
+    For the scores of a softmax, whose sum is one already, this is the usual cross-entropy.
 
     Args:
         lengths: `[B, J]`, >= 0.
         labels: y, the class of each image, `[B]`, integers in [0, J).
 
     Returns:
-        The mean over B: a scalar >= 0, finite even where the right class has no share at all.
+        The mean over B; a scalar >= 0, finite even if the score of the right class is zero.
 
     >>> cross_entropy(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))  # log 4
     tensor(1.3863)
     """
-    least = torch.finfo(lengths.dtype).tiny
-    shares = lengths / lengths.sum(dim=1, keepdim=True).clamp(min=least)
-    return F.nll_loss(shares.clamp(min=least).log(), labels)
+    tiny = torch.finfo(lengths.dtype).tiny
+    probabilities = lengths / lengths.sum(dim=1, keepdim=True).clamp(min=tiny)
+    return F.nll_loss(probabilities.clamp(min=tiny).log(), labels)
 
 
 def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
-    r"""The sum of squared pixel errors of an image, averaged over the batch.
+    r"""The sum of the squared pixel errors of each image, averaged over the batch.
 
     .. math:: L_{recon} = \frac1B \sum_b \sum_{c,h,w} (\hat x - x)^2
 
-    A sum, not a mean over pixels: the published weight 5e-4 belongs to the sum.
+    It is a sum over pixels, not a mean: the published weight 5e-4 belongs to the sum.
 
     Args:
-        reconstruction: the decoder's pictures, `[B, C, H, W]`, in [0, 1].
-        images: what they should show, same shape, in [0, 1] (a sigmoid cannot reach standardised pixels).
+        reconstruction: the decoder's output, `[B, C, H, W]`, in [0, 1].
+        images: the target, same shape, in [0, 1] (a sigmoid cannot reach standardised pixels).
 
     Returns:
         A scalar >= 0.
@@ -106,7 +106,8 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
     """
     if reconstruction.shape != images.shape:
         raise ValueError(
-            f"reconstruction {tuple(reconstruction.shape)} and images {tuple(images.shape)} differ in shape"
+            f"reconstruction {tuple(reconstruction.shape)} and images {tuple(images.shape)} differ in shape; "
+            "the target must be the preprocessed images that the decoder reconstructs"
         )
     return F.mse_loss(reconstruction, images, reduction="sum") / len(images)
 
@@ -118,21 +119,24 @@ def capsule_loss(
     reconstruction_weight: float = 5e-4,
     classification: Classification = "margin",
 ) -> CapsuleLoss:
-    r"""Margin loss plus a little reconstruction loss, :math:`L = L_{margin} + \lambda L_{recon}` (MoCapsNet, eq. 1).
+    r"""Classification plus weighted reconstruction loss, :math:`L_{margin} + \lambda L_{recon}` (MoCapsNet, eq. 1).
 
     Args:
-        output: what a capsule model returned for these images.
+        output: the output of a capsule model for these images.
         images: the decoder's target, `[B, C, H, W]`, in [0, 1].
         labels: the class of each image, `[B]`.
-        reconstruction_weight: :math:`\lambda`, weight of the summed squared error of an image.
-        classification: "margin", or "cross_entropy" for a head that gives shares of one.
+        reconstruction_weight: :math:`\lambda`, weight of `reconstruction_loss`, >= 0.
+        classification: "margin" for `margin_loss`; "cross_entropy" for a head with a softmax.
 
     Returns:
         `CapsuleLoss(total, margin, reconstruction)`; without a decoder the reconstruction term is zero. Call
         `.total.backward()`.
+
+    Raises:
+        ValueError: as `margin_loss` and `reconstruction_loss`.
     """
-    measure = margin_loss if classification == "margin" else cross_entropy
-    margin = measure(output.lengths, labels)
+    classification_loss = margin_loss if classification == "margin" else cross_entropy
+    margin = classification_loss(output.lengths, labels)
     if output.reconstruction is None:
         return CapsuleLoss(margin, margin, margin.new_zeros(()))
     reconstruction = reconstruction_loss(output.reconstruction, images)

@@ -1,9 +1,10 @@
-"""Whole networks: images in, capsules out. Taught in chapter 4, *A first CapsNet*, and in chapter 14."""
+"""Networks, from images to class capsules. Taught in chapter 4, *A first CapsNet*, and in chapter 14."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from inspect import Parameter, signature
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from capsnb.backbones import (
     AlexBackbone,
+    CapsuleHead,
     HeadKind,
     ResNetBackbone,
     feature_shape,
@@ -24,12 +26,12 @@ from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 
 class CapsuleOutput(NamedTuple):
-    """What a capsule model returns.
+    """The output of a capsule model.
 
     Attributes:
-        capsules: one vector per class, `[B, J, E]`.
-        lengths: their lengths, the scores, `[B, J]`, in [0, 1) (a linear head's, up to 1).
-        reconstruction: the decoder's pictures, `[B, C, H, W]`, in [0, 1]; None without a decoder.
+        capsules: one vector for each class, `[B, J, E]`.
+        lengths: the lengths of these vectors, the scores of the classes, `[B, J]`, in [0, 1) (linear head: [0, 1]).
+        reconstruction: the decoder's output, `[B, C, H, W]`, in [0, 1]; None without a decoder.
     """
 
     capsules: Tensor
@@ -38,17 +40,17 @@ class CapsuleOutput(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Draw the image that one class capsule describes: three dense layers (Sabour et al. 2017, figure 2).
+    """Reconstruct the image from one class capsule with fully connected layers (Sabour et al. 2017, figure 2).
 
     Args:
         classes: J.
-        dim: E, the numbers in a class capsule.
-        image_shape: (C, H, W) of the picture to draw.
+        dim: E, the dimension of a class capsule.
+        image_shape: (C, H, W) of the reconstruction.
         hidden: widths of the hidden layers.
 
     Shape:
         capsules `[B, J, E]` and labels `[B]` -> `[B, C, H, W]` in [0, 1]. All capsules but the labelled one are set to
-        zero, so that the picture must come from that capsule alone.
+        zero, so the reconstruction depends on that capsule alone.
     """
 
     def __init__(
@@ -57,26 +59,26 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [classes * dim, *hidden]
         layers: list[nn.Module] = []
-        for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.ReLU()]
+        for in_width, out_width in pairwise(widths):
+            layers += [nn.Linear(in_width, out_width), nn.ReLU()]
         self.net = nn.Sequential(
             *layers, nn.Linear(widths[-1], math.prod(image_shape)), nn.Sigmoid(), nn.Unflatten(1, image_shape)
         )
 
     def forward(self, capsules: Tensor, labels: Tensor) -> Tensor:
-        """Draw the labelled capsule of each image."""
-        chosen = labels[:, None] == torch.arange(capsules.shape[1], device=labels.device)
-        return self.net((capsules * chosen[:, :, None]).flatten(1))
+        """Reconstruct each image from its labelled capsule."""
+        mask = labels[:, None] == torch.arange(capsules.shape[1], device=labels.device)
+        return self.net((capsules * mask[:, :, None]).flatten(1))
 
 
 class CapsNet(nn.Module):
     """The network of *Dynamic routing between capsules*, and deeper stacks of the same layers.
 
     convolution 9x9 + ReLU -> primary capsules 9x9, stride 2 -> routing -> one capsule per class -> decoder.
-    With `blocks` = n > 0 the routing part is MoCapsNet's without shortcuts: one layer to `hidden_capsules`, n blocks of
-    two layers between hidden capsules, one layer to the classes. The 2n hidden layers are `capsules[1]`: an
-    `nn.Sequential` here, `ResidualCapsules` in `ResCapsNet`, `MomentumCapsules` in `MoCapsNet`. Nothing else differs:
-    the same seed draws the same weights for all three, and `load_state_dict` takes the weights of each into each.
+    With `blocks` = n > 0 the capsule layers are those of MoCapsNet, without shortcuts: one layer to `hidden_capsules`,
+    n blocks of two hidden layers, one layer to the classes. The 2n hidden layers are `capsules[1]`: an `nn.Sequential`
+    here, `ResidualCapsules` in `ResCapsNet`, `MomentumCapsules` in `MoCapsNet`. Nothing else differs: with the same
+    seed the three networks have the same initial weights, and `load_state_dict` converts one into another.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -88,13 +90,14 @@ class CapsNet(nn.Module):
         hidden_capsules: capsules of a hidden layer; used when blocks > 0.
         class_dim: E of the class capsules.
         iterations: R of every capsule layer.
-        routing: the way to agree in every capsule layer, "rba", "sda" or "em"; see `RoutingCapsules`.
-        backend: who computes it, see `RoutingCapsules`.
-        recompute: compute the first convolution and the capsule layers' sums again on the way back instead of keeping
-            them (52 MB, and 0.5 MB for each block, for 128 images of MNIST); the same gradients for a little more time.
-        weight_std: spread of the initial transformation matrices; None for the default, 0.01 for MoCapsNet's.
-        identity: how much of the identity the hidden layers' initial matrices have, see `layers.add_identity_`. Without
-            shortcuts, and with three rounds of routing, 2 lets deep networks learn that stay at chance with 0.
+        routing: the routing algorithm of every capsule layer, "rba", "sda" or "em"; see `RoutingCapsules`.
+        backend: the implementation of the routing, see `RoutingCapsules`.
+        recompute: recompute the first convolution and the capsule layers' sums in the backward pass instead of saving
+            them (52 MB, and 0.5 MB for each block, for 128 images of MNIST); the same gradients in slightly more time.
+        weight_std: standard deviation of the initial transformation matrices; None for the default, 0.01 for that of
+            the MoCapsNet paper.
+        identity: gain of the identity in the initial matrices of the hidden layers, see `layers.add_identity_`. With
+            2, deep networks without shortcuts learn with three routing iterations; with 0 they stay at chance.
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
     Raises:
@@ -143,63 +146,63 @@ class CapsNet(nn.Module):
         ]
         layers: list[nn.Module] = [
             RoutingCapsules(
-                *below,
-                *above,
+                *in_size,
+                *out_size,
                 iterations=iterations,
                 routing=routing,
                 backend=backend,
                 save="inputs" if recompute else "sums",
                 weight_std=weight_std,
             )
-            for below, above in pairwise(sizes)
+            for in_size, out_size in pairwise(sizes)
         ]
         for layer in layers[1:-1] if identity else []:
             add_identity_(cast(RoutingCapsules, layer), identity)
-        hidden = self._stack(layers[1:-1])
+        hidden = self._stack_layers(layers[1:-1])
         if blocks:
             layers[1:-1] = [hidden]
         self.capsules = nn.Sequential(*layers)
         self.decoder = Decoder(classes, class_dim, image_shape, decoder) if decoder is not None else None
-        # Convolutions over the channels of one location: with channels last they read memory in order (2.7x on a CPU).
+        # Channels last: the convolutions then read memory in order (2.7 times as fast on a CPU).
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> CapsuleOutput:
-        """Give each class a capsule.
+        """Compute one capsule for each class.
 
         Args:
             images: `[B, C, H, W]`, standardised.
-            labels: `[B]`; while training, which capsule the decoder draws. None: it draws the longest.
+            labels: `[B]`, in training, the capsules that the decoder gets; None for the longest capsule of each image.
 
         Returns:
             Capsules, lengths, and the reconstruction.
 
         Raises:
-            ValueError: images of another shape than the network was made for.
+            ValueError: images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape)
         if self.recompute and torch.is_grad_enabled():
-            context = partial(create_selective_checkpoint_contexts, self._keep)
-            primary = checkpoint(self._primary, images, use_reentrant=False, context_fn=context)
+            context = partial(create_selective_checkpoint_contexts, self._checkpoint_policy)
+            primary = checkpoint(self._primary_capsules, images, use_reentrant=False, context_fn=context)
         else:
-            primary = self._primary(images)
+            primary = self._primary_capsules(images)
         capsules = self.capsules(primary)  # [B, J, E]
-        return _output(capsules, self.decoder, labels)
+        return _make_output(capsules, self.decoder, labels)
 
     @property
     def capsule_layers(self) -> list[RoutingCapsules]:
-        """The capsule layers, in the order in which capsules pass through them."""
+        """The capsule layers, in the order of the forward pass."""
         return [layer for layer in self.capsules.modules() if isinstance(layer, RoutingCapsules)]
 
-    def _stack(self, layers: list[nn.Module]) -> nn.Module:
-        """How the hidden layers follow each other: the one thing in which the deep networks differ."""
+    def _stack_layers(self, layers: list[nn.Module]) -> nn.Module:
+        """Combine the hidden layers; the deep networks differ in this method only."""
         return nn.Sequential(*layers)
 
-    def _primary(self, images: Tensor) -> Tensor:
+    def _primary_capsules(self, images: Tensor) -> Tensor:
         """Primary capsules, `[B, I, D]`."""
         return self.primary(torch.relu(self.conv(images)))
 
-    def _keep(self, _: object, operator: object, *args: Any, **__: Any) -> CheckpointPolicy:
-        """What is cheap to compute again is not kept: everything but the primary convolution."""
+    def _checkpoint_policy(self, _: object, operator: object, *args: Any, **__: Any) -> CheckpointPolicy:
+        """Save the output of the primary convolution; recompute everything else, which is cheap."""
         convolution = operator is torch.ops.aten.convolution.default
         if convolution and args[1].shape == self.primary.conv.weight.shape:
             return CheckpointPolicy.MUST_SAVE
@@ -210,13 +213,13 @@ class ResCapsNet(CapsNet):
     r"""A deep CapsNet whose hidden capsule layers have shortcuts, :math:`x_{n+1} = x_n + f(x_n, \theta_n)`.
 
     The residual capsule network of Gugglberger et al. (2022, figure 2a and eq. 2): shortcuts *between capsule layers*.
-    What others call ResCapsNet, a residual convolutional network before capsules, is another network.
+    The ResCapsNet of Zain and Umar (2025), residual *convolutions* before capsules, is `ResNetCapsNet` here.
 
     Args:
         image_shape: (C, H, W) of the images.
         classes: J of the last layer.
         blocks: n; there are 2n hidden capsule layers.
-        sizes: every other argument of `CapsNet`.
+        sizes: all other arguments of `CapsNet`.
 
     Raises:
         ValueError: as `CapsNet`.
@@ -235,30 +238,30 @@ class ResCapsNet(CapsNet):
     ) -> None:
         super().__init__(image_shape, classes, blocks, **sizes)
 
-    def _stack(self, layers: list[nn.Module]) -> nn.Module:
+    def _stack_layers(self, layers: list[nn.Module]) -> nn.Module:
         return ResidualCapsules(layers)
 
 
 class MoCapsNet(CapsNet):
-    r"""A deep CapsNet whose hidden capsule layers push one velocity and are computed backwards instead of remembered.
+    r"""A deep CapsNet whose hidden layers share one velocity; the backward pass inverts them instead of saving inputs.
 
     .. math:: v_{n+1} = \gamma v_n + (1 - \gamma) f(x_n, \theta_n), \qquad x_{n+1} = x_n + v_{n+1}
        \qquad \text{(Gugglberger et al. 2022, eqs. 3 and 4)}
 
-    One velocity runs through all 2n hidden layers, as in the paper's algorithm 1; see `MomentumCapsules`. The memory of
-    training does not grow with depth, but for the weights. A trained `ResCapsNet` of the same sizes becomes a
-    MoCapsNet, and back, by `load_state_dict`; it is another function of the images, so it wants some more training.
-    The paper's initial weights are `weight_std=0.01`.
+    All 2n hidden layers update one velocity, as in the paper's algorithm 1; see `MomentumCapsules`. The memory of saved
+    tensors does not grow with depth; only weights, gradients and optimizer states do. `load_state_dict` converts a
+    trained `ResCapsNet` of the same sizes into a MoCapsNet and back, but the networks are different functions, so the
+    result needs further training. The paper's initialisation is `weight_std=0.01`.
 
     Args:
         image_shape: (C, H, W) of the images.
         classes: J of the last layer.
         blocks: n; there are 2n hidden capsule layers.
-        gamma: share of the velocity that a layer leaves, in (0, 1].
-        sizes: every other argument of `CapsNet`.
+        gamma: factor of the velocity in each layer, in (0, 1].
+        sizes: all other arguments of `CapsNet`.
 
     Raises:
-        ValueError: as `CapsNet`; gamma outside its range, or too small to undo 2n layers.
+        ValueError: as `CapsNet`; gamma outside its range, or too small to invert 2n layers.
 
     >>> model = MoCapsNet(blocks=8, channels=8, capsule_types=2)
     >>> model.load_state_dict(ResCapsNet(blocks=8, channels=8, capsule_types=2).state_dict())
@@ -274,15 +277,15 @@ class MoCapsNet(CapsNet):
         gamma: float = 0.9,
         **sizes: Any,
     ) -> None:
-        self.gamma = gamma  # the stack asks for it while the network is made
+        self.gamma = gamma  # before super().__init__, which calls _stack_layers
         super().__init__(image_shape, classes, blocks, **sizes)
 
-    def _stack(self, layers: list[nn.Module]) -> nn.Module:
+    def _stack_layers(self, layers: list[nn.Module]) -> nn.Module:
         return MomentumCapsules(layers, self.gamma)
 
 
 class BackboneNet(nn.Module):
-    """Any backbone and any head: images -> feature map -> one vector for each class, and a decoder if there is one.
+    """A backbone and a head: images -> feature map -> one vector for each class; optionally a decoder.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -291,7 +294,7 @@ class BackboneNet(nn.Module):
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
     Raises:
-        ValueError: images that the backbone cannot take.
+        ValueError: the backbone does not accept images of this shape.
 
     >>> from capsnb.backbones import CapsuleHead
     >>> backbone = AlexBackbone(3)
@@ -316,42 +319,42 @@ class BackboneNet(nn.Module):
             self.decoder = Decoder(J, E, image_shape, decoder)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> CapsuleOutput:
-        """Give each class a vector whose length is its score.
+        """Compute one vector for each class; its length is the score.
 
         Args:
             images: `[B, C, H, W]`.
-            labels: `[B]`; while training, which capsule the decoder draws. None: it draws the longest.
+            labels: `[B]`, in training, the capsules that the decoder gets; None for the longest capsule of each image.
 
         Returns:
             Capsules, lengths, and the reconstruction.
 
         Raises:
-            ValueError: images of another shape than the network was made for.
+            ValueError: images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape)
-        return _output(self.head(self.backbone(images)), self.decoder, labels)
+        return _make_output(self.head(self.backbone(images)), self.decoder, labels)
 
 
 class AlexCapsNet(BackboneNet):
-    """AlexNet's convolutions in front of capsules (Bao et al. 2025), with the sizes of Zain and Umar (2025).
+    """AlexNet's convolutions before capsules (Bao et al. 2025), with the sizes of Zain and Umar (2025).
 
     `AlexBackbone` -> primary capsules from a 1x1 convolution, 32 types of 8 numbers -> routing -> one capsule for
     each class. On images of 28x28 pixels: 256x2x2 -> 128 primary capsules -> 10 class capsules of 16.
 
-    Zain and Umar speak of "tens of millions of parameters". The layers that they describe have 2,683,840. AlexNet has
-    its tens of millions in the dense layers behind its convolutions, and those are not here.
+    Zain and Umar report "tens of millions of parameters". The layers that they describe have 2,683,840. AlexNet's tens
+    of millions are in the fully connected layers after its convolutions, which this network does not have.
 
     Args:
         image_shape: (C, H, W) of the images.
         classes: J.
         widths: channels of the five convolutions.
-        head: "capsules"; or, to learn what they are good for, "sigmoid" or "softmax", see `backbones.make_head`.
+        head: "capsules"; or "sigmoid" or "softmax" for a linear baseline, see `backbones.make_head`.
         capsule_types: primary capsules at each location.
         decoder: widths of the decoder's hidden layers; None, as in the paper, for a network without a decoder.
-        capsules: `iterations`, `routing`, `backend` and every other argument of `backbones.CapsuleHead`.
+        head_options: `iterations`, `routing`, `backend` and all other arguments of `backbones.CapsuleHead`.
 
     Raises:
-        ValueError: images smaller than 15x15; an unknown head; arguments of a capsule head for another one.
+        ValueError: images smaller than 15x15; an unknown head; arguments of a capsule head for a linear head.
 
     >>> AlexCapsNet()(torch.randn(2, 1, 28, 28)).capsules.shape
     torch.Size([2, 10, 16])
@@ -366,37 +369,37 @@ class AlexCapsNet(BackboneNet):
         head: HeadKind = "capsules",
         capsule_types: int = 32,
         decoder: tuple[int, ...] | None = None,
-        **capsules: Any,
+        **head_options: Any,
     ) -> None:
         backbone = AlexBackbone(image_shape[0], widths)
         features = feature_shape(backbone, image_shape)
-        top = make_head(head, features, classes, capsule_types=capsule_types, **capsules)
-        super().__init__(image_shape, backbone, top, decoder)
+        head_module = make_head(head, features, classes, capsule_types=capsule_types, **head_options)
+        super().__init__(image_shape, backbone, head_module, decoder)
 
 
 class ResNetCapsNet(BackboneNet):
-    """Residual convolutions in front of capsules: the "ResCapsNet" of Zain and Umar (2025).
+    """Residual convolutions before capsules: the "ResCapsNet" of Zain and Umar (2025).
 
-    It is not `ResCapsNet`, whose shortcuts lead around capsule layers. Here they lead around convolutions.
+    It is not the `ResCapsNet` of this package, whose shortcuts bypass capsule layers. Here they bypass convolutions.
 
     `ResNetBackbone` -> primary capsules from a 9x9 convolution with stride 8, 16 types of 8 numbers -> routing -> one
-    capsule for each class. The paper stretches MNIST to 78x78 pixels (`Preprocess(resize=78)`): 32x78x78 -> 1296
-    primary capsules -> 10 class capsules of 16. Smaller images make fewer primary capsules, and fewer parameters.
+    capsule for each class. The paper resizes MNIST to 78x78 pixels (`Preprocess(resize=78)`): 32x78x78 -> 1296
+    primary capsules -> 10 class capsules of 16. Smaller images give fewer primary capsules and fewer parameters.
 
-    Zain and Umar speak of "only a few million" parameters. The layers that they describe have 2,022,240.
+    Zain and Umar report "only a few million" parameters. The layers that they describe have 2,022,240.
 
     Args:
         image_shape: (C, H, W) of the images, as they are after resizing.
         classes: J.
-        channels: of the feature map.
-        blocks: residual blocks of the backbone.
+        channels: C' of the feature map.
+        blocks: number of residual blocks of the backbone.
         head: as in `AlexCapsNet`.
         capsule_types: primary capsules at each location.
         decoder: as in `AlexCapsNet`.
-        capsules: as in `AlexCapsNet`.
+        head_options: as in `AlexCapsNet`.
 
     Raises:
-        ValueError: images smaller than 9x9; an unknown head; arguments of a capsule head for another one.
+        ValueError: images smaller than 9x9; an unknown head; arguments of a capsule head for a linear head.
 
     >>> ResNetCapsNet((1, 33, 33), channels=8)(torch.randn(2, 1, 33, 33)).capsules.shape
     torch.Size([2, 10, 16])
@@ -412,30 +415,35 @@ class ResNetCapsNet(BackboneNet):
         head: HeadKind = "capsules",
         capsule_types: int = 16,
         decoder: tuple[int, ...] | None = None,
-        **capsules: Any,
+        **head_options: Any,
     ) -> None:
         backbone = ResNetBackbone(image_shape[0], channels, blocks)
         features = feature_shape(backbone, image_shape)
-        sizes: dict[str, Any] = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 8, **capsules}
+        sizes: dict[str, Any] = {
+            "capsule_types": capsule_types,
+            "kernel_size": 9,
+            "stride": 8,
+            **head_options,
+        }
         super().__init__(image_shape, backbone, make_head(head, features, classes, **sizes), decoder)
-        # As in CapsNet; AlexCapsNet's maps are too small to gain by it (measured).
+        # As in CapsNet. The feature maps of AlexCapsNet are too small to benefit (measured).
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
 
 
 class TwoConvCapsNet(BackboneNet):
-    """Two convolutions in front of the capsules of `CapsNet`: the "2-Conv" of Xi et al. (2017), whom MoCapsNet quotes.
+    """Two convolutions before the capsules of `CapsNet`: the "2-Conv" of Xi et al. (2017), a baseline of MoCapsNet.
 
-    Both papers leave its sizes open. Here the second convolution is like the first.
+    Neither paper gives the sizes of the second convolution. Here they equal those of the first.
 
     Args:
         image_shape: (C, H, W) of the images.
         classes: J.
-        channels: of both convolutions.
+        channels: channels of both convolutions.
         capsule_types: primary capsules at each location.
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
-        capsules: as in `AlexCapsNet`.
+        head_options: as in `AlexCapsNet`.
 
     Raises:
         ValueError: images smaller than 25x25.
@@ -452,13 +460,18 @@ class TwoConvCapsNet(BackboneNet):
         channels: int = 256,
         capsule_types: int = 32,
         decoder: tuple[int, ...] | None = (512, 1024),
-        **capsules: Any,
+        **head_options: Any,
     ) -> None:
         backbone = nn.Sequential(
-            *(nn.Conv2d(image_shape[0], channels, kernel_size=9), nn.ReLU()),
-            *(nn.Conv2d(channels, channels, kernel_size=9), nn.ReLU()),
-        )
-        sizes: dict[str, Any] = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 2, **capsules}
+            nn.Conv2d(image_shape[0], channels, kernel_size=9), nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel_size=9), nn.ReLU(),
+        )  # fmt: skip
+        sizes: dict[str, Any] = {
+            "capsule_types": capsule_types,
+            "kernel_size": 9,
+            "stride": 2,
+            **head_options,
+        }
         head = make_head("capsules", feature_shape(backbone, image_shape), classes, **sizes)
         super().__init__(image_shape, backbone, head, decoder)
         self.to(memory_format=torch.channels_last)
@@ -471,26 +484,38 @@ NETWORKS: dict[str, type[CapsNet | BackboneNet]] = {
 
 
 def build(name: str, **sizes: Any) -> CapsNet | BackboneNet:
-    """Make a network by name: the one place that knows networks by name.
+    """Build a network by its name in `NETWORKS`, the only registry of networks.
 
     Args:
-        name: a key of `NETWORKS`, in upper or lower case: "capsnet", "MoCapsNet".
-        sizes: the constructor's arguments; `image_shape` may be a list, as it is in a JSON file.
+        name: a key of `NETWORKS` in any case, such as "capsnet" or "MoCapsNet".
+        sizes: the arguments of the constructor; `image_shape` may be a list, as in a JSON file.
 
     Returns:
-        The network, with weights drawn from PyTorch's generator.
+        The network, initialised with random numbers of PyTorch's default generator.
 
     Raises:
-        ValueError: an unknown name, or an argument that this network does not have.
+        ValueError: an unknown name, or an argument that this network does not have; the message lists the choices.
 
     >>> build("MoCapsNet", image_shape=[1, 28, 28], blocks=2, channels=8, capsule_types=2).gamma
     0.9
     """
     if (network := NETWORKS.get(name.lower())) is None:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(NETWORKS)}")
+    names = _argument_names(network)
+    if unknown := sorted(sizes.keys() - names):
+        listed = ", ".join(map(repr, unknown))
+        raise ValueError(f"{network.__name__} has no argument {listed}; choose from {', '.join(names)}")
     if "image_shape" in sizes:
         sizes["image_shape"] = tuple(sizes["image_shape"])
     return network(**sizes)
+
+
+def _argument_names(network: type[CapsNet | BackboneNet]) -> list[str]:
+    """The arguments of a network's constructor, with those that it passes on to `CapsNet` or `CapsuleHead`."""
+    passed_on_to = CapsNet if issubclass(network, CapsNet) else CapsuleHead
+    parameters = {**signature(network).parameters, **signature(passed_on_to).parameters}
+    keywords = (name for name, p in parameters.items() if p.kind is not Parameter.VAR_KEYWORD)
+    return [name for name in keywords if name != "in_shape"]  # a network computes its head's in_shape
 
 
 def _check_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
@@ -499,9 +524,9 @@ def _check_shape(images: Tensor, image_shape: tuple[int, int, int]) -> None:
         raise ValueError(f"images of shape [B, {C}, {H}, {W}] are expected, got {tuple(images.shape)}")
 
 
-def _output(capsules: Tensor, decoder: Decoder | None, labels: Tensor | None) -> CapsuleOutput:
+def _make_output(capsules: Tensor, decoder: Decoder | None, labels: Tensor | None) -> CapsuleOutput:
     lengths = torch.linalg.vector_norm(capsules, dim=-1)  # [B, J]
     if decoder is None:
         return CapsuleOutput(capsules, lengths, None)
-    drawn = lengths.argmax(dim=1) if labels is None else labels
-    return CapsuleOutput(capsules, lengths, decoder(capsules, drawn))
+    selected = lengths.argmax(dim=1) if labels is None else labels
+    return CapsuleOutput(capsules, lengths, decoder(capsules, selected))

@@ -1,4 +1,4 @@
-"""The first line of every chapter: seed, device, profile and figure style."""
+"""The set-up of every chapter: seed, device, profile and figure style."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chapter:
-    """Where a chapter runs, and how long it may take.
+    """The device and the profile of a chapter.
 
     Attributes:
         device: "cuda" or "cpu".
-        profile: "quick", minutes on two CPU cores, or "full", the published sizes.
+        profile: "quick" (small experiments, at most minutes on two CPU cores) or "full" (the published sizes).
     """
 
     device: str
     profile: str
 
     def pick(self, *, quick: T, full: T) -> T:
-        """The value for this profile.
+        """Return the value for this profile.
+
+        Args:
+            quick: the value for the quick profile.
+            full: the value for the full profile.
 
         >>> Chapter("cpu", "quick").pick(quick=3, full=30)
         3
@@ -37,13 +41,13 @@ class Chapter:
 
 
 def start_chapter(seed: int = 0) -> Chapter:
-    """Seed PyTorch, choose the device, read the profile from `CAPSNB_PROFILE`, set the figure style, and say so.
+    """Seed PyTorch, choose the device, read `CAPSNB_PROFILE` and set the figure style; print these settings.
 
     Args:
-        seed: of the random numbers in the chapter.
+        seed: the seed of PyTorch's random numbers.
 
     Returns:
-        The choices, for `chapter.pick(quick=..., full=...)`.
+        The device and the profile; `chapter.pick(quick=..., full=...)` chooses a value.
 
     Raises:
         ValueError: `CAPSNB_PROFILE` is neither "quick" nor "full".
@@ -53,7 +57,9 @@ def start_chapter(seed: int = 0) -> Chapter:
     profile = os.environ.get("CAPSNB_PROFILE", "quick")
     if profile not in ("quick", "full"):
         raise ValueError(f"CAPSNB_PROFILE is {profile!r}; set it to 'quick' or 'full'")
-    warnings.filterwarnings("ignore", message="IProgress not found")  # the bars here need no widgets
+    warnings.filterwarnings(
+        "ignore", message="IProgress not found"
+    )  # the progress bars of the package need no widgets
     torch.manual_seed(seed)
     plots.use_style()
     device = "cuda" if torch.cuda.is_available() else "cpu"

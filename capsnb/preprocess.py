@@ -1,7 +1,7 @@
-r"""From stored bytes to what a network sees: crop, rotate, resize, standardise (taught in chapters 1 and 4).
+r"""Preprocessing of images: crop, rotate, resize, standardise (taught in chapters 1 and 4).
 
-Every step is one operation on the whole batch, on the device where the images are; no image is touched by a
-Python loop. Training and evaluation are two methods, so that random views cannot slip into a test figure.
+Every step is one operation on the whole batch, on the device of the images; no Python loop runs over images.
+`train` augments at random and `evaluate` does not: they are two methods, so evaluation is never augmented by mistake.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ALL = slice(None)
-FLAT = 1e-6  # a standard deviation below this is rounding (float32 near 1 is exact to 1.2e-7), not a picture
+ALL_IMAGES = slice(None)
+MIN_STD = 1e-6  # a smaller standard deviation is rounding error (float32 has a precision of 1.2e-7 near 1)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    r"""What happens to an image between the data set and the network.
+    r"""The preprocessing of an image between the data set and the network.
 
-    The default is the setting of Gugglberger et al., "Momentum Capsule Networks": pad by 2 pixels, crop back
-    to the original size (at random in training, in the centre in evaluation), standardise each image.
+    The default is the setting of Gugglberger et al., "Momentum Capsule Networks": pad by 2 pixels, crop to the
+    original size (at random in training, in the centre in evaluation), and standardise each image.
 
     Args:
         pad: black pixels added on each side, >= 0.
-        crop: side in pixels of the square cut out of the padded image; None keeps the height and width.
+        crop: side in pixels of the square crop of the padded image; None keeps the height and width.
         rotate: in training each image is turned about its centre by an angle drawn from [-rotate, rotate]
-            degrees, bilinear, black where nothing was; 0 to 180.
-        resize: side in pixels to which the crop is scaled (bilinear, antialiased); None keeps it.
-        standardise: give each image mean 0 and variance 1; False leaves values in [0, 1].
+            degrees, bilinear, black outside the image; 0 to 180.
+        resize: side in pixels to which the crop is resized (bilinear, antialiased); None keeps its size.
+        standardise: give each image mean 0 and variance 1; False keeps values in [0, 1].
 
     Raises:
         TypeError: a setting is not of the type above.
-        ValueError: a setting is out of its range.
+        ValueError: a setting is outside its range.
 
     >>> Preprocess(rotate=10, resize=56).output_shape((1, 28, 28))
     (1, 56, 56)
@@ -47,12 +47,12 @@ class Preprocess:
     standardise: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse settings that no image could be given."""
-        _check_whole("pad", self.pad, at_least=0)
+        """Check the type and the range of each setting."""
+        _check_integer("pad", self.pad, at_least=0)
         if self.crop is not None:
-            _check_whole("crop", self.crop, at_least=1)
+            _check_integer("crop", self.crop, at_least=1)
         if self.resize is not None:
-            _check_whole("resize", self.resize, at_least=1)
+            _check_integer("resize", self.resize, at_least=1)
         if isinstance(self.rotate, bool) or not isinstance(self.rotate, int | float):
             raise TypeError(f"rotate must be a number of degrees, not {self.rotate!r}")
         if not 0 <= self.rotate <= 180:
@@ -61,7 +61,10 @@ class Preprocess:
             raise TypeError(f"standardise must be True or False, not {self.standardise!r}")
 
     def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape [C, H, W] that an image of shape [C, H, W] has afterwards.
+        """Return the shape (C, H', W') of a preprocessed image.
+
+        Args:
+            image_shape: (C, H, W) of the image before preprocessing.
 
         Raises:
             ValueError: the crop does not fit into the padded image.
@@ -72,17 +75,19 @@ class Preprocess:
         height, width = self._crop_size(image_shape[-2], image_shape[-1])
         return (image_shape[0], self.resize or height, self.resize or width)
 
-    def train(self, images: Tensor, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor]:
-        """Return a random view of each image: rotated, cropped, resized, standardised.
+    def train(
+        self, images: Tensor, generator: torch.Generator, rows: slice = ALL_IMAGES
+    ) -> tuple[Tensor, Tensor]:
+        """Return a random view of each image: rotated, cropped, resized and standardised.
 
-        Random numbers come from `generator` alone: the same state gives the same batch. They are drawn on its
-        device and moved, so a CPU generator gives the same views of images on the CPU and on a GPU.
+        All random numbers come from `generator`: the same state gives the same batch. They are drawn on the generator's
+        device and then moved, so a CPU generator gives the same views for images on the CPU and on a GPU.
 
         Args:
             images: uint8 [B, C, H, W].
-            generator: the source of crops and angles; its state moves on.
-            rows: the images to prepare, where another process prepares the others. Random numbers are drawn for all
-                of them, so that each image gets the same view whoever prepares it.
+            generator: the source of crops and angles; its state advances.
+            rows: the images of the batch that this rank prepares; default all. Random numbers are drawn for the whole
+                batch, so each image gets the same view on any number of ranks.
 
         Returns:
             inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, else in [0, 1].
@@ -90,7 +95,7 @@ class Preprocess:
 
         Raises:
             TypeError: `images` is not a uint8 tensor or `generator` not a torch.Generator.
-            ValueError: `images` has not four axes or is smaller than the crop.
+            ValueError: `images` does not have four axes or is smaller than the crop.
 
         >>> images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
         >>> [view.shape for view in Preprocess().train(images, torch.Generator().manual_seed(0))]
@@ -112,16 +117,18 @@ class Preprocess:
 
         top = draw(image_height + 2 * self.pad - height)
         left = draw(image_width + 2 * self.pad - width)
-        if self.rotate == 0:  # moved by whole pixels: copied, so that no value changes
-            views = _to_unit(_crops(F.pad(images, [self.pad] * 4), top, left, height, width))
+        if self.rotate == 0:  # shifts by whole pixels need no interpolation, so no value changes
+            views = _to_unit_interval(_crop(F.pad(images, [self.pad] * 4), top, left, height, width))
         else:
-            turn = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
-            degrees = (2 * turn - 1) * self.rotate
-            views = _rotated_crops(_to_unit(images), degrees, top - self.pad, left - self.pad, height, width)
-        return self._finish(views)
+            uniform = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
+            degrees = (2 * uniform - 1) * self.rotate
+            views = _rotate_and_crop(
+                _to_unit_interval(images), degrees, top - self.pad, left - self.pad, height, width
+            )
+        return self._resize_and_standardise(views)
 
     def evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the centre view of each image, resized and standardised; nothing is random or turned.
+        """Return the centre crop of each image, resized and standardised, without random augmentation.
 
         Args:
             images: uint8 [B, C, H, W].
@@ -131,7 +138,7 @@ class Preprocess:
 
         Raises:
             TypeError: `images` is not a uint8 tensor.
-            ValueError: `images` has not four axes or is smaller than the crop.
+            ValueError: `images` does not have four axes or is smaller than the crop.
 
         >>> images = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
         >>> Preprocess(standardise=False).evaluate(images)[0].unique()
@@ -141,7 +148,9 @@ class Preprocess:
         height, width = self._crop_size(images.shape[2], images.shape[3])
         padded = F.pad(images, [self.pad] * 4)
         top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
-        return self._finish(_to_unit(padded[:, :, top : top + height, left : left + width]))
+        return self._resize_and_standardise(
+            _to_unit_interval(padded[:, :, top : top + height, left : left + width])
+        )
 
     def _crop_size(self, height: int, width: int) -> tuple[int, int]:
         if self.crop is None:
@@ -154,12 +163,12 @@ class Preprocess:
             )
         return self.crop, self.crop
 
-    def _finish(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _resize_and_standardise(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.resize is not None:
             size = (self.resize, self.resize)
             targets = F.interpolate(targets, size, mode="bilinear", antialias=True, align_corners=False)
         if self.resize is not None or self.rotate > 0:
-            targets = targets.clamp(0, 1)  # interpolation weights sum to one only up to rounding
+            targets = targets.clamp(0, 1)  # rounding errors of the interpolation weights
         return (standardise(targets) if self.standardise else targets), targets
 
 
@@ -168,10 +177,10 @@ def standardise(images: Tensor) -> Tensor:
 
     .. math:: x' = \frac{x - \mu}{\sigma}, \qquad \mu = \overline{x}, \quad \sigma^2 = \overline{(x - \mu)^2}
 
-    An image of one single value has no variance to scale: it becomes zeros, never NaN.
+    An image of a single value has variance 0: it becomes zeros, never NaN.
 
     Args:
-        images: float [B, C, H, W], values about [0, 1].
+        images: float [B, C, H, W], values in about [0, 1].
 
     Returns:
         Float [B, C, H, W].
@@ -181,15 +190,15 @@ def standardise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     sigma = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return torch.where(sigma > FLAT, centred / sigma.clamp_min(FLAT), 0.0)
+    return torch.where(sigma > MIN_STD, centred / sigma.clamp_min(MIN_STD), 0.0)
 
 
 def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
-    """Turn each image about its centre, bilinear, zeros where nothing was (used in chapter 1).
+    """Rotate each image about its centre, bilinear, zeros outside the image (used in chapter 1).
 
     Args:
         images: float [B, C, H, W].
-        degrees: one angle, or one per image [B]; positive turns counter-clockwise, like `torch.rot90`.
+        degrees: one angle, or one per image [B]; positive rotates counter-clockwise, like `torch.rot90`.
 
     Returns:
         Float [B, C, H, W].
@@ -200,11 +209,11 @@ def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
     """
     angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
     corner = torch.zeros_like(angles)
-    return _rotated_crops(images, angles, corner, corner, images.shape[2], images.shape[3])
+    return _rotate_and_crop(images, angles, corner, corner, images.shape[2], images.shape[3])
 
 
-def _crops(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Cut a window out of each image [B, C, H, W]; the window of image b begins at (top[b], left[b])."""
+def _crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Crop a window from each image [B, C, H, W]; the window of image b begins at (top[b], left[b])."""
     rows = top[:, None] + torch.arange(height, device=images.device)  # [B, height]
     columns = left[:, None] + torch.arange(width, device=images.device)  # [B, width]
     pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)  # [B, height * width]
@@ -212,30 +221,30 @@ def _crops(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -
     return images.flatten(2).gather(2, pixels).unflatten(2, (height, width))
 
 
-def _rotated_crops(
+def _rotate_and_crop(
     images: Tensor, degrees: Tensor, top: Tensor, left: Tensor, height: int, width: int
 ) -> Tensor:
-    """Turn each image [B, C, H, W] about its centre and cut a window out, in one interpolation.
+    """Rotate each image [B, C, H, W] about its centre and crop a window from it, in one interpolation.
 
-    `top` and `left` [B] count from the image's own corner and may be negative: outside the image all is zero,
-    so padding need not be stored, and corners that a turn moves into the padding are kept.
+    `top` and `left` [B] are measured from the corner of the image and may be negative. Pixels outside the image are
+    zero, so padding is not stored, and corners that the rotation moves into the padding are kept.
     """
     image_height, image_width = images.shape[2:]
     device = images.device
-    # Places in the window, counted from the image's centre: y [B, height], x [B, width].
+    # Coordinates in the window, relative to the image's centre: y [B, height], x [B, width].
     y = top[:, None] + torch.arange(height, device=device) - (image_height - 1) / 2
     x = left[:, None] + torch.arange(width, device=device) - (image_width - 1) / 2
     y, x = y[:, :, None], x[:, None, :]
     cosine = torch.cos(degrees * (math.pi / 180))[:, None, None]
     sine = torch.sin(degrees * (math.pi / 180))[:, None, None]
-    # Written out, not as F.affine_grid: its matrix product loses digits under autocast and TF32.
+    # Not F.affine_grid: its matrix product loses precision under autocast and TF32.
     source_x = (cosine * x - sine * y) * (2 / image_width)
     source_y = (sine * x + cosine * y) * (2 / image_height)
     grid = torch.stack((source_x, source_y), dim=-1)  # [B, height, width, 2], -1 to 1 across the image
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _to_unit(images: Tensor) -> Tensor:
+def _to_unit_interval(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
@@ -244,16 +253,16 @@ def _check_images(images: Tensor) -> None:
         found = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(
             f"images must be a uint8 tensor with values 0 to 255, not {found}: "
-            "pass the stored images (data.train.images), not ones already preprocessed"
+            "pass the stored images (data.train.images), not preprocessed ones"
         )
     if images.ndim != 4:
         raise ValueError(
             f"images must have the axes [B, C, H, W], not shape {list(images.shape)}: "
-            "one image alone is images[None]"
+            "write images[None] for a single image"
         )
 
 
-def _check_whole(name: str, value: object, *, at_least: int) -> None:
+def _check_integer(name: str, value: object, *, at_least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number of pixels, not {value!r}")
     if value < at_least:

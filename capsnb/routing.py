@@ -1,7 +1,7 @@
-"""How lower capsules decide which upper capsules to speak to: the readable definitions.
+"""Routing algorithms: the readable definitions of the couplings between input and output capsules.
 
-Routing by agreement is taught in chapter 3, *Routing by agreement*; scaled distances and expectation maximisation in
-chapter 8, *Other ways to agree*.
+Routing by agreement is taught in chapter 3, *Routing by agreement*. Scaled-distance agreement (SDA) and expectation
+maximisation (EM) are taught in chapter 8, *Other ways to agree*.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from capsnb.functional import EPSILON, squash
 
-PARENT = 0.9  # p of scaled distances: attention for a parent at half the mean distance
+NEAR_COUPLING = 0.9  # p of SDA: the coupling to an output capsule at half the mean distance
 VARIANCE_FLOOR = 1e-4
 INVERSE_TEMPERATURE = 1.0
 
@@ -30,7 +30,7 @@ def routing_by_agreement(
 def routing_by_agreement(
     votes: Tensor, iterations: int = 3, *, detach: bool = True, return_couplings: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Send each lower capsule's votes to the upper capsules that agree with them: the readable definition.
+    r"""Routing by agreement: couplings grow with the inner product of a vote and the output; the readable definition.
 
     .. math::
        c_{ij} = \mathrm{softmax}_j(b_{ij}), \quad
@@ -38,15 +38,15 @@ def routing_by_agreement(
        b_{ij} \leftarrow b_{ij} + \hat u_{j|i} \cdot v_j
        \qquad \text{(Sabour et al. 2017, procedure 1)}
 
-    The softmax runs over the *output* capsules: a lower capsule divides one unit of attention among its possible
-    parents. Every faster routing in this package must give these numbers.
+    The softmax runs over the *output* capsules J, so the couplings of an input capsule sum to one. Every backend of
+    this package must give the same result.
 
     Args:
-        votes: :math:`\hat u`, what each input capsule predicts for each output capsule, `[B, I, J, E]`.
+        votes: :math:`\hat u`, the prediction of each input capsule for each output capsule, `[B, I, J, E]`.
         iterations: R, how often the couplings are computed, >= 1; the first couplings are uniform.
-        detach: let gradients flow through the last iteration only, with its couplings as constants (what published
-            implementations do); False gives the full gradient through all iterations.
-        return_couplings: also return the couplings of every iteration, to look inside.
+        detach: True differentiates the last iteration only, with its couplings as constants, as published
+            implementations do; False gives the full gradient through all iterations.
+        return_couplings: also return the couplings of every iteration.
 
     Returns:
         The output capsules `[B, J, E]`, each shorter than 1; with `return_couplings` also c, `[R, B, I, J]`, which
@@ -100,7 +100,7 @@ def scaled_distance_routing(
     detach: bool = False,
     return_couplings: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Send each lower capsule's votes to the upper capsules that they come closest to: scaled-distance agreement, SDA.
+    r"""Scaled-distance agreement (SDA): couplings fall with the distance between a vote and the output.
 
     .. math::
        \hat u_{j|i} \leftarrow \min(|\hat u_{j|i}|, |u_i|)\, \frac{\hat u_{j|i}}{|\hat u_{j|i}|}, \quad
@@ -112,27 +112,27 @@ def scaled_distance_routing(
        t = \frac{\log(p (J - 1)) - \log(1 - p)}{d_p - d_o}, \quad p = 0.9, \quad
        d_o = \mathrm{mean}_{ij}\, |\hat u_{j|i} - v_j|, \quad d_p = d_o / 2
 
-    A dot product grows with the length of a vote; a distance does not, so a loud vote is not thereby an agreeing one.
-    The scale t is such that a parent at half the mean distance, among J - 1 others at the mean distance, is given
-    p = 0.9 of the attention. It is negative: what is near is heard. The parentheses matter: without those below the
-    line, near votes would lose; without those above it, t changes its sign at large distances. Logits are
-    replaced in each iteration, not added up.
+    The inner product of routing by agreement grows with the length of a vote; a distance does not. The scale t is
+    chosen so that an output capsule at half the mean distance, among J - 1 others at the mean distance, gets the
+    coupling p = 0.9. The scale is negative, so a smaller distance gives a larger coupling. The parentheses matter:
+    without those in the denominator, near votes get small couplings; without those in the numerator, t changes its
+    sign at large distances. The logits are replaced in each iteration, not accumulated.
 
-    A vote can be no longer than the capsule that casts it, so a sum over few capsules stays short, and squash
-    shortens it again. The learned bias is what can lengthen it.
+    A vote is clipped to at most the length of its input capsule. So a sum over few capsules stays short, and squash
+    shortens it further. Only the learned bias can lengthen it.
 
-    Deviation: the published code takes one mean distance over the whole batch, so that an image's capsules depend on
-    the images beside it. Here each image has its own, over I and J.
+    Deviation: the published code takes one mean distance over the whole batch, so the capsules of an image depend on
+    the other images of the batch. Here the mean is over I and J of each image.
 
     Args:
-        votes: :math:`\hat u`, `[B, I, J, E]`, of any length; they are shortened here.
-        capsules: u, the input capsules that cast them, `[B, I, D]`.
+        votes: :math:`\hat u`, `[B, I, J, E]`, of any length; they are clipped here.
+        capsules: u, the input capsules that the votes come from, `[B, I, D]`.
         iterations: R, how often the couplings are computed, >= 1; the first couplings are uniform.
-        bias: :math:`\beta`, `[J, E]`, added to the weighted sums; None for none.
-        detach: let gradients flow through the last iteration only, with its couplings as constants, instead of
-            through all of them. A long parent is far from every short vote, so attention leaves it while it grows;
-            with constant couplings no gradient says so, and networks learn far more slowly.
-        return_couplings: also return the couplings of every iteration, to look inside.
+        bias: :math:`\beta`, `[J, E]`, added to the weighted sums; None for no bias.
+        detach: True differentiates the last iteration only, with its couplings as constants; False differentiates
+            all iterations. A long output capsule is far from every short vote, so its couplings fall while it grows;
+            constant couplings hide this from the gradient, and networks learn far more slowly.
+        return_couplings: also return the couplings of every iteration.
 
     Returns:
         The output capsules `[B, J, E]`, each shorter than 1; with `return_couplings` also c, `[R, B, I, J]`, which
@@ -147,46 +147,46 @@ def scaled_distance_routing(
     _check_votes(votes, iterations)
     B, I, J, E = votes.shape
     if capsules.ndim != 3 or capsules.shape[:2] != (B, I):
-        raise ValueError(f"capsules of shape [{B}, {I}, D] cast these votes, got {tuple(capsules.shape)}")
+        raise ValueError(f"capsules of shape [{B}, {I}, D] are expected, got {tuple(capsules.shape)}")
     if bias is not None and bias.shape != (J, E):
         raise ValueError(f"a bias of shape [{J}, {E}] is expected, got {tuple(bias.shape)}")
-    given, votes, capsules = votes.dtype, _wide(votes), _wide(capsules)
-    shortened = shorten(votes, capsules)
+    input_dtype, votes, capsules = votes.dtype, _at_least_float32(votes), _at_least_float32(capsules)
+    clipped = clip_votes(votes, capsules)
     beta = votes.new_zeros(J, E) if bias is None else bias
     history = []
     logits = votes.new_zeros(B, I, J)
     for r in range(1, iterations + 1):
-        u_hat, offset = (x.detach() if detach and r < iterations else x for x in (shortened, beta))
+        u_hat, offset = (x.detach() if detach and r < iterations else x for x in (clipped, beta))
         couplings = logits.softmax(dim=-1)  # c, over J
         v = squash(torch.einsum("bij,bije->bje", couplings, u_hat) + offset)
         history.append(couplings.detach())
         if r < iterations:
             d = distances(u_hat, v)
             logits = distance_scale(d.mean((1, 2)), J)[:, None, None] * d
-    v = v.to(given)
+    v = v.to(input_dtype)
     return (v, torch.stack(history)) if return_couplings else v
 
 
-def shorten(votes: Tensor, capsules: Tensor) -> Tensor:
-    r"""Votes `[B, I, J, E]` at most as long as the capsules `[B, I, D]` that cast them.
+def clip_votes(votes: Tensor, capsules: Tensor) -> Tensor:
+    r"""Clip the length of each vote `[B, I, J, E]` to the length of its input capsule `[B, I, D]`.
 
-    Both squared lengths get an epsilon inside the root, so that gradients are finite where a capsule is zero.
+    Both squared lengths get an epsilon inside the square root, so gradients are finite where a capsule is zero.
     """
     allowed = capsules.square().sum(-1)[:, :, None, None] + EPSILON
     return votes * (allowed / (votes.square().sum(-1, keepdim=True) + EPSILON)).clamp(max=1).sqrt()
 
 
 def distances(votes: Tensor, v: Tensor) -> Tensor:
-    """How far each vote is from its output capsule, `[B, I, J]`; never quite 0, so that one can divide by it."""
+    """The distance of each vote from its output capsule, `[B, I, J]`, > 0: an epsilon prevents a division by 0."""
     return ((votes - v[:, None]).square().sum(-1) + EPSILON).sqrt()
 
 
 def distance_scale(mean: Tensor, J: int) -> Tensor:
-    """The factor t of scaled-distance routing for mean distances `[B]`; 0 for a single parent, which is given all."""
+    """The factor t of SDA for mean distances `[B]`; 0 for J = 1, where the only coupling is 1."""
     if J == 1:
-        return torch.zeros_like(mean)  # log 0 otherwise
+        return torch.zeros_like(mean)  # the formula has log 0
     d_o, d_p = mean, mean / 2
-    return (math.log(PARENT * (J - 1)) - math.log(1 - PARENT)) / (d_p - d_o)
+    return (math.log(NEAR_COUPLING * (J - 1)) - math.log(1 - NEAR_COUPLING)) / (d_p - d_o)
 
 
 @overload
@@ -224,9 +224,10 @@ def em_routing(
     detach: bool = False,
     return_couplings: bool = False,
 ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
-    r"""Explain the votes as clouds around the upper capsules' poses, and activate those whose clouds are tight.
+    r"""EM routing: fit a Gaussian mixture to the votes.
 
-    Each upper capsule is a Gaussian with a diagonal covariance. M-step, with :math:`r_{ij} = R_{ij} a_i`, where
+    Each output capsule is a Gaussian with a diagonal covariance (a cloud of votes). The smaller its variances, the
+    larger is its activation. M-step, with :math:`r_{ij} = R_{ij} a_i`, where
     :math:`R_{ij} = 1/J` at first:
 
     .. math::
@@ -242,21 +243,20 @@ def em_routing(
        \frac{(\hat u_{j|i}^h - \mu_j^h)^2}{2 (\sigma_j^h)^2} + \log \sigma_j^h\Big)\Big)
        \qquad \text{(Hinton et al. 2018, procedure 1)}
 
-    Deviations. The paper's cost is a sum over all input capsules, so that a layer above a thousand capsules would want
-    another :math:`\lambda` and other betas than one above thirty; here the mass :math:`m_j` is measured in fair shares,
+    Deviations. The paper's cost is a sum over all input capsules, so a layer with a thousand input capsules would need
+    another :math:`\lambda` and other betas than a layer with thirty; here the mass :math:`m_j` is divided by its mean,
     I/J. The paper raises :math:`\lambda` by a schedule that it does not print; here it rises in equal steps,
     :math:`\lambda_r = \lambda\, r / R`. The variance has a floor, so that a cloud of one vote has a finite cost.
 
     Args:
         votes: :math:`\hat u`, `[B, I, J, E]`; in the paper E = 16, a 4x4 pose matrix.
-        activations: a, how present each input capsule is, `[B, I]`, >= 0; in the paper at most 1.
+        activations: a, of the input capsules, `[B, I]`, >= 0; in the paper at most 1.
         iterations: R, number of M-steps, >= 1.
         beta_use: :math:`\beta_u`, `[J]`, the cost of describing one number of one vote at :math:`\sigma = 1`.
-        beta_activation: :math:`\beta_a`, `[J]`, what an upper capsule may cost and still be more active than not.
+        beta_activation: :math:`\beta_a`, `[J]`, the cost at which the activation of an output capsule is 1/2.
         inverse_temperature: :math:`\lambda` of the last iteration, > 0.
-        detach: let gradients flow through the last M-step only, with R as constants, instead of through all
-            iterations.
-        return_couplings: also return R of every iteration, to look inside.
+        detach: True differentiates the last M-step only, with R as constants; False differentiates all iterations.
+        return_couplings: also return the assignments R of every iteration.
 
     Returns:
         The poses :math:`\mu`, `[B, J, E]`, and activations, `[B, J]`, in (0, 1); with `return_couplings` also the
@@ -281,7 +281,7 @@ def em_routing(
         )
     if not inverse_temperature > 0:
         raise ValueError(f"inverse_temperature must be above 0, got {inverse_temperature}")
-    given, votes, activations = votes.dtype, _wide(votes), _wide(activations)
+    input_dtype, votes, activations = votes.dtype, _at_least_float32(votes), _at_least_float32(activations)
     history = []
     R = votes.new_full((B, I, J), 1 / J)
     for r in range(1, iterations + 1):
@@ -295,30 +295,30 @@ def em_routing(
         mass = weights.sum(1)
         mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + EPSILON)[..., None]
         squares = (u_hat - mean[:, None]).square()
-        variance = floored(torch.einsum("bij,bije->bje", weights, squares), mass)
+        variance = floored_variance(torch.einsum("bij,bije->bje", weights, squares), mass)
         temperature = inverse_temperature * r / iterations
         logit = activation_logit(mass * J / I, variance, beta_u, beta_a, temperature)
         if r < iterations:  # E-step
             R = assignments(u_hat, mean, variance, logit)
-    outputs = mean.to(given), logit.sigmoid().to(given)
+    outputs = mean.to(input_dtype), logit.sigmoid().to(input_dtype)
     return (*outputs, torch.stack(history)) if return_couplings else outputs
 
 
-def floored(squares: Tensor, mass: Tensor) -> Tensor:
-    """Variances `[B, J, E]` from weighted sums of squares and the weights' sums `[B, J]`; never quite 0."""
+def floored_variance(squares: Tensor, mass: Tensor) -> Tensor:
+    """Variances `[B, J, E]` from weighted sums of squares and the sums of the weights `[B, J]`; at least the floor."""
     return squares / (mass + EPSILON)[..., None] + VARIANCE_FLOOR
 
 
 def activation_logit(
     shares: Tensor, variance: Tensor, beta_use: Tensor, beta_activation: Tensor, inverse_temperature: float
 ) -> Tensor:
-    """How active clouds are, before the logistic function, `[B, J]`, from their fair shares `[B, J]` and variances."""
+    """Logits of the activations `[B, J]` from the masses `[B, J]`, as multiples of I/J, and the variances."""
     cost = shares * (variance.shape[-1] * beta_use + variance.log().sum(-1) / 2)
     return inverse_temperature * (beta_activation - cost)
 
 
 def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) -> Tensor:
-    r"""The E-step: which cloud each vote belongs to, `[B, I, J]`; the factor :math:`2 \pi` of all densities cancels."""
+    r"""The E-step: assignments of votes to clouds, `[B, I, J]`; the factor :math:`2 \pi` of all densities cancels."""
     log_weight = torch.nn.functional.logsigmoid(logit) - variance.log().sum(-1) / 2  # [B, J]
     squares = (votes - mean[:, None]).square() / variance[:, None]
     return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
@@ -331,6 +331,6 @@ def _check_votes(votes: Tensor, iterations: int) -> None:
         raise ValueError(f"iterations must be 1 or more, got {iterations}")
 
 
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: an epsilon and a variance floor are nothing in half precision."""
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Convert half precision to float32, because the epsilon and the variance floor would round to 0."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

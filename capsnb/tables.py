@@ -1,4 +1,4 @@
-"""Tables in Markdown that are also readable as plain text. Shown by `bench`, `memory`, `experiments` and `compare`."""
+"""Markdown tables that are also readable as plain text; used by `bench`, `memory`, `experiments` and `compare`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 def markdown(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Write rows as a Markdown table.
+    """Format rows as a Markdown table.
 
     Args:
-        rows: the head, and the lines below it; all of one length.
-        left: how many columns, from the first, are aligned left; numbers stand right.
+        rows: the header and the rows below it, all of the same length.
+        left: number of leading columns that are left-aligned; all others are right-aligned, for numbers.
 
     Returns:
-        A line for each row, and the rule below the head.
+        One line for each row, and a separator line below the header.
 
     >>> print(markdown([["network", "MB"], ["CapsNet", "54"]]))
     | network |  MB |

@@ -129,8 +129,8 @@ def test_heads_stand_on_the_same_convolution():
 
 def test_a_linear_head_is_a_weighted_sum():
     maps = torch.randn(3, 2, 4, 5)
-    for scores, function in (("sigmoid", torch.sigmoid), ("softmax", lambda z: z.softmax(1))):
-        head = LinearHead((2, 4, 5), classes=6, scores=scores)
+    for activation, function in (("sigmoid", torch.sigmoid), ("softmax", lambda z: z.softmax(1))):
+        head = LinearHead((2, 4, 5), classes=6, activation=activation)
         sums = maps.flatten(1) @ head.linear.weight.T + head.linear.bias
         torch.testing.assert_close(head(maps)[:, :, 0], function(sums))
         assert sum(p.numel() for p in head.parameters()) == (2 * 4 * 5 + 1) * 6
@@ -140,11 +140,12 @@ def test_heads_refuse_what_they_do_not_have():
     with pytest.raises(ValueError, match="unknown head 'capsule'; choose one of capsules, sigmoid, softmax"):
         make_head("capsule", (4, 2, 2), 10, capsule_types=2)
     with pytest.raises(
-        ValueError, match="iterations, routing belong to a capsule head; head='softmax' has none"
+        ValueError,
+        match="iterations, routing are arguments of a capsule head; leave them out with head='softmax'",
     ):
         make_head("softmax", (4, 2, 2), 10, capsule_types=2, iterations=1, routing="em")
-    with pytest.raises(ValueError, match="unknown scores 'tanh'"):
-        LinearHead((4, 2, 2), scores="tanh")
+    with pytest.raises(ValueError, match="unknown activation 'tanh'"):
+        LinearHead((4, 2, 2), activation="tanh")
     with pytest.raises(ValueError, match="iterations must be 1 or more"):
         CapsuleHead((4, 2, 2), iterations=0)
 
@@ -171,5 +172,5 @@ def test_grey_images_get_a_first_convolution_of_their_own(name):
 def test_torchvision_networks_without_a_feature_map_are_named():
     with pytest.raises(ValueError, match="torchvision has no classifier 'resnet19'; choose one of resnet18"):
         torchvision_backbone("resnet19")
-    with pytest.raises(ValueError, match="'vit_b_16' has no feature map in front of its classifier"):
+    with pytest.raises(ValueError, match="'vit_b_16' has no feature map before its classifier"):
         torchvision_backbone("vit_b_16")

@@ -19,7 +19,7 @@ RIGHT = [
     (ch01.vote, torch.tensor([4.0, 2.0, 0.0, 1.0])),
     (ch01.transform, back),
     (ch01.transform, ch01._move(0.8, 0.7, 90)),
-    (ch01.forgets, ch01.UNCHANGED),
+    (ch01.invariances, ch01.INVARIANT_TO),
 ]
 
 WRONG = [
@@ -42,8 +42,8 @@ WRONG = [
     (ch01.transform, ch01._move(0, 0, 90), "look at the walk"),
     (ch01.transform, torch.zeros(4, 4), "Neither"),
     (ch01.transform, (0.8, 0.7, 90), "4 x 4"),
-    (ch01.forgets, ["swap"], "keys"),
-    (ch01.forgets, {**ch01.UNCHANGED, "max 2x2": {"blur"}}, "none of"),
+    (ch01.invariances, ["swap"], "keys"),
+    (ch01.invariances, {**ch01.INVARIANT_TO, "max 2x2": {"blur"}}, "none of"),
 ]
 
 
@@ -59,10 +59,10 @@ def test_wrong_answers_are_explained(check, answer, why):
     assert re.search(why, verdict.message), verdict
 
 
-@pytest.mark.parametrize("check", [ch01.vote, ch01.transform, ch01.forgets])
+@pytest.mark.parametrize("check", [ch01.vote, ch01.transform, ch01.invariances])
 def test_untouched_answers_are_not_wrong(check):
     assert check(...).right is None
-    assert ch01.forgets(dict.fromkeys(ch01.UNCHANGED, ...)).right is None
+    assert ch01.invariances(dict.fromkeys(ch01.INVARIANT_TO, ...)).right is None
 
 
 POOLINGS = {
@@ -89,12 +89,12 @@ def changed(change, image):
 def test_what_poolings_forget_is_what_poolings_do(pooling, change):
     image = torch.randperm(16, generator=torch.Generator().manual_seed(3)).float().mul(10).view(1, 1, 4, 4)
     same = torch.equal(POOLINGS[pooling](image), POOLINGS[pooling](changed(change, image)))
-    assert same == (change in ch01.UNCHANGED[pooling])
+    assert same == (change in ch01.INVARIANT_TO[pooling])
 
 
 @given(first=changes, second=changes, third=changes)
 def test_only_one_set_of_answers_is_right_and_every_other_is_explained(first, second, third):
-    answer = dict(zip(ch01.UNCHANGED, (first, second, third), strict=True))
-    verdict = ch01.forgets(answer)
-    assert verdict.right == (answer == ch01.UNCHANGED)
-    assert verdict.right or any(why in verdict.message for why in ch01.BECAUSE.values())
+    answer = dict(zip(ch01.INVARIANT_TO, (first, second, third), strict=True))
+    verdict = ch01.invariances(answer)
+    assert verdict.right == (answer == ch01.INVARIANT_TO)
+    assert verdict.right or any(why in verdict.message for why in ch01.REASONS.values())

@@ -11,7 +11,7 @@ from capsnb.checks import ch02
 from capsnb.functional import squash
 from capsnb.layers import RoutingCapsules
 
-EVERY = pytest.mark.parametrize("check", [ch02.unsquash, ch02.spread, ch02.gain])
+EVERY = pytest.mark.parametrize("check", [ch02.unsquash, ch02.weight_std, ch02.gain])
 
 
 @EVERY
@@ -39,7 +39,7 @@ def test_right_inverses():
     ("answer", "why"),
     [
         (lambda v: v / (1 - v), "root is missing"),
-        (lambda v: v**2 / (1 + v**2), "way back"),
+        (lambda v: v**2 / (1 + v**2), "the inverse"),
         (lambda v: (v / (1 + v)).sqrt(), "sign slipped"),
         (lambda v: ((1 - v) / v).sqrt(), "Upside down"),
         (lambda v: v * 2, "must return to"),
@@ -57,7 +57,7 @@ def test_wrong_inverses(answer, why):
 
 @pytest.mark.parametrize("answer", [4, 4.0, torch.tensor(4.0)])
 def test_right_spread(answer):
-    assert ch02.spread(answer).right
+    assert ch02.weight_std(answer).right
 
 
 def test_the_spread_that_is_accepted_gives_length_one():
@@ -85,7 +85,7 @@ def test_the_spread_that_is_accepted_gives_length_one():
     ],
 )
 def test_wrong_spreads(answer, why):
-    verdict = ch02.spread(answer)
+    verdict = ch02.weight_std(answer)
     assert verdict.right is False
     assert why in verdict.message
 
@@ -101,7 +101,7 @@ def test_right_gain():
         (2, "Divide it"),
         (1.25, "not the squash"),
         (6.25, "one more root"),
-        (1.5, "every length dies"),
+        (1.5, "every length shrinks"),
         (3.0, "does not stay"),
         ([2.5], "One finite number"),
     ],

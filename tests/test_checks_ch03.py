@@ -20,8 +20,8 @@ RIGHT = [
     (ch03.shift, lambda b, k: b + k.unsqueeze(-1).expand_as(b)),
     (ch03.single_round, lambda votes: squash(votes.sum(dim=1) / votes.shape[2])),
     (ch03.single_round, lambda votes: squash(votes.mean(dim=1) * votes.shape[1] / votes.shape[2])),
-    (ch03.mended, lambda b: b.softmax(dim=0)),
-    (ch03.mended, lambda b: b.exp() / b.exp().sum(dim=0)),
+    (ch03.softmax_axis, lambda b: b.softmax(dim=0)),
+    (ch03.softmax_axis, lambda b: b.exp() / b.exp().sum(dim=0)),
 ]
 
 WRONG = [
@@ -42,13 +42,13 @@ WRONG = [
     (ch03.single_round, lambda votes: squash(votes.sum(1)), "coupling is missing"),
     (ch03.single_round, lambda votes: squash(votes).sum(1) / votes.shape[2], "Sum first"),
     (ch03.single_round, lambda votes: squash(votes.sum(2) / votes.shape[2]), "runs over J"),
-    (ch03.mended, lambda b: b.softmax(dim=-1), r"\*output\* capsule sum to one"),
-    (ch03.mended, lambda b: b.softmax(dim=1), "batch"),
-    (ch03.mended, lambda b: b.flatten().softmax(0).reshape(b.shape), "all axes"),
-    (ch03.mended, lambda b: b / b.sum(dim=0, keepdim=True), "negative"),
+    (ch03.softmax_axis, lambda b: b.softmax(dim=-1), r"\*output\* capsule sum to one"),
+    (ch03.softmax_axis, lambda b: b.softmax(dim=1), "batch"),
+    (ch03.softmax_axis, lambda b: b.flatten().softmax(0).reshape(b.shape), "all axes"),
+    (ch03.softmax_axis, lambda b: b / b.sum(dim=0, keepdim=True), "negative"),
 ]
 
-EXERCISES = [ch03.update, ch03.shift, ch03.single_round, ch03.mended]
+EXERCISES = [ch03.update, ch03.shift, ch03.single_round, ch03.softmax_axis]
 
 
 @pytest.mark.parametrize(("check", "answer"), RIGHT)

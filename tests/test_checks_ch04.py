@@ -14,7 +14,7 @@ def refused(verdict, *words):
         assert word in verdict.message
 
 
-@pytest.mark.parametrize("check", [ch04.margin_by_hand, ch04.to_capsules, ch04.masked, ch04.pulls])
+@pytest.mark.parametrize("check", [ch04.margin_by_hand, ch04.to_capsules, ch04.masked, ch04.loss_slopes])
 def test_untouched_answer_is_neither_right_nor_wrong(check):
     assert check(...).right is None
     assert check(None).right is None
@@ -124,13 +124,13 @@ def test_masked_says_what_the_decoder_sees(answer, word):
 
 def test_pulls_agree_with_autograd():
     slopes = []
-    for m_minus in ch04.PULL_MARGINS:
-        lengths = torch.tensor([[1.0, ch04.PULL_LENGTH]], requires_grad=True)
+    for m_minus in ch04.SLOPE_MARGINS:
+        lengths = torch.tensor([[1.0, ch04.SLOPE_LENGTH]], requires_grad=True)
         capsnb.margin_loss(lengths, torch.tensor([0]), m_minus=m_minus).backward()
         slopes.append(lengths.grad[0, 1].item())
-    assert ch04.pulls(slopes).right
-    assert ch04.pulls((0.2, 0.1, 0)).right
-    assert ch04.pulls(torch.tensor(slopes)).right
+    assert ch04.loss_slopes(slopes).right
+    assert ch04.loss_slopes((0.2, 0.1, 0)).right
+    assert ch04.loss_slopes(torch.tensor(slopes)).right
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_pulls_agree_with_autograd():
     ],
 )
 def test_pulls_say_what_was_left_out(answer, word):
-    refused(ch04.pulls(answer), word)
+    refused(ch04.loss_slopes(answer), word)
 
 
 def test_pulls_half_answered():
-    assert ch04.pulls((0.2, ..., ...)).right is None
+    assert ch04.loss_slopes((0.2, ..., ...)).right is None

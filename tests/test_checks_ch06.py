@@ -56,7 +56,7 @@ WRONG = [
     (ch06.constant_answer, 0.0, "both margins"),
     (ch06.constant_answer, 0.3, "derivative"),
     (ch06.constant_answer, "0.5", "finite number"),
-    (ch06.relative_growth, lambda u, w, fu, fw: size(fw - fu) / size(w - u), "bare disturbance"),
+    (ch06.relative_growth, lambda u, w, fu, fw: size(fw - fu) / size(w - u), "absolute perturbation"),
     (ch06.relative_growth, lambda u, w, fu, fw: 1 / growth(u, w, fu, fw), "Upside down"),
     (ch06.relative_growth, lambda u, w, fu, fw: size(fw - fu) / size(fu), "after the layer"),
     (ch06.relative_growth, lambda u, w, fu, fw: growth(u, w, fu, fw).mean(), "mean over the images"),
@@ -69,7 +69,7 @@ WRONG = [
     (
         ch06.relative_growth,
         lambda u, w, fu, fw: size(fw - fu) / size(fw) / size(w - u) * size(w),
-        "undisturbed",
+        "unperturbed ones",
     ),
     (ch06.relative_growth, lambda u, w, fu, fw: 2 * growth(u, w, fu, fw), "differ by up to"),
     (ch06.relative_growth, lambda u: u, "TypeError"),

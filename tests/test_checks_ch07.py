@@ -25,8 +25,8 @@ def parallel(x, layers, alphas):
 
 
 RIGHT = [
-    (ch07.longest, lambda n: n + 1),
-    (ch07.longest, lambda n: torch.tensor(1.0 + n)),
+    (ch07.length_bound, lambda n: n + 1),
+    (ch07.length_bound, lambda n: torch.tensor(1.0 + n)),
     (ch07.gradient, lambda jacobian, g: g + jacobian.T @ g),
     (ch07.gradient, lambda jacobian, g: (torch.eye(len(g)).double() + jacobian).T @ g),
     (ch07.gradient, lambda jacobian, g: g + g @ jacobian),
@@ -35,14 +35,14 @@ RIGHT = [
     (ch07.weighted, stack(lambda x, f, a: x + a * f)),
 ]
 WRONG = [
-    (ch07.longest, lambda n: n, "came in has a length too"),
-    (ch07.longest, lambda n: 1, "last word"),
-    (ch07.longest, lambda n: 2**n, "double"),
-    (ch07.longest, lambda n: math.sqrt(n + 1), "same way"),
-    (ch07.longest, lambda n: n + 2, "One too many"),
-    (ch07.longest, lambda n: 3 * n + 1, "one layer first"),
-    (ch07.longest, lambda n: "long", "finite number"),
-    (ch07.longest, lambda: 5, "stopped with TypeError"),
+    (ch07.length_bound, lambda n: n, "came in has a length too"),
+    (ch07.length_bound, lambda n: 1, "last operation"),
+    (ch07.length_bound, lambda n: 2**n, "double"),
+    (ch07.length_bound, lambda n: math.sqrt(n + 1), "same way"),
+    (ch07.length_bound, lambda n: n + 2, "One too many"),
+    (ch07.length_bound, lambda n: 3 * n + 1, "one layer first"),
+    (ch07.length_bound, lambda n: "long", "finite number"),
+    (ch07.length_bound, lambda: 5, "stopped with TypeError"),
     (ch07.gradient, lambda jacobian, g: jacobian.T @ g, "without a shortcut"),
     (ch07.gradient, lambda jacobian, g: g + jacobian @ g, "transpose it"),
     (ch07.gradient, lambda jacobian, g: jacobian @ g, "must be transposed, and"),
@@ -68,7 +68,7 @@ WRONG = [
     (ch07.weighted, lambda x, layers, alphas: x + alphas[0] * layers[0](x), "inside the loop"),
     (ch07.weighted, lambda x, layers, alphas: 3 * x, "differ by up to"),
 ]
-EXERCISES = [ch07.longest, ch07.gradient, ch07.paths, ch07.weighted]
+EXERCISES = [ch07.length_bound, ch07.gradient, ch07.paths, ch07.weighted]
 
 
 @given(st.integers(0, 5), st.floats(0.01, 30))

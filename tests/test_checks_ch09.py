@@ -47,7 +47,7 @@ WRONG = [
     (ch09.half_life, -6.5788, "sign slipped"),
     (ch09.half_life, 1 / 6.5788, "Upside down"),
     (ch09.half_life, 7, "before rounding"),
-    (ch09.half_life, -3, "before it is given"),
+    (ch09.half_life, -3, "before it is computed"),
     (ch09.half_life, 20, "should be 0.5"),
     (ch09.half_life, "7", "finite number"),
     (ch09.least_slope, lambda gamma: (1 - gamma) / (1 + gamma), "roots are missing"),

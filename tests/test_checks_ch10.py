@@ -16,9 +16,9 @@ def home(x, v, f, gamma):
 
 
 RIGHT = [
-    (ch10.undo, home),
+    (ch10.inverse_step, home),
     (
-        ch10.undo,
+        ch10.inverse_step,
         lambda x, v, f, gamma: torch.stack([x - v, v / gamma + (1 - 1 / gamma) * f(x - v)]),
     ),
     (ch10.deepest, 269),
@@ -26,35 +26,51 @@ RIGHT = [
     (ch10.bits, math.log2(4 / 3)),
     (ch10.bits, 0.415),
     (ch10.bits, torch.tensor(0.415)),
-    (ch10.rounds, 20),
-    (ch10.rounds, math.ceil(6 / math.log10(2))),
+    (ch10.iterations_needed, 20),
+    (ch10.iterations_needed, math.ceil(6 / math.log10(2))),
 ]
 WRONG = [
-    (ch10.undo, lambda x, v, f, g: torch.stack([x, home(x, v, f, g)[1]]), "what came out of the layer"),
-    (ch10.undo, lambda x, v, f, g: torch.stack([x - v, (v - (1 - g) * f(x)) / g]), "asked at x_{n+1}"),
     (
-        ch10.undo,
+        ch10.inverse_step,
+        lambda x, v, f, g: torch.stack([x, home(x, v, f, g)[1]]),
+        "what came out of the layer",
+    ),
+    (
+        ch10.inverse_step,
+        lambda x, v, f, g: torch.stack([x - v, (v - (1 - g) * f(x)) / g]),
+        "evaluated at x_{n+1}",
+    ),
+    (
+        ch10.inverse_step,
         lambda x, v, f, g: torch.stack([x - v, v - (1 - g) * f(x - v)]),
         "division by gamma is missing",
     ),
     (
-        ch10.undo,
+        ch10.inverse_step,
         lambda x, v, f, g: torch.stack([x - v, (v - (1 - g) * f(x - v)) * g]),
         "*divide* by gamma",
     ),
-    (ch10.undo, lambda x, v, f, g: torch.stack([x - v, (v - f(x - v)) / g]), "factor 1 - gamma"),
-    (ch10.undo, lambda x, v, f, g: torch.stack([x - v, (v + (1 - g) * f(x - v)) / g]), "takes it off"),
-    (ch10.undo, lambda x, v, f, g: torch.stack([x - v, v / g - (1 - g) * f(x - v)]), "whole difference"),
+    (ch10.inverse_step, lambda x, v, f, g: torch.stack([x - v, (v - f(x - v)) / g]), "factor 1 - gamma"),
     (
-        ch10.undo,
+        ch10.inverse_step,
+        lambda x, v, f, g: torch.stack([x - v, (v + (1 - g) * f(x - v)) / g]),
+        "takes it off",
+    ),
+    (
+        ch10.inverse_step,
+        lambda x, v, f, g: torch.stack([x - v, v / g - (1 - g) * f(x - v)]),
+        "whole difference",
+    ),
+    (
+        ch10.inverse_step,
         lambda x, v, f, g: torch.stack([x + v, (v - (1 - g) * f(x + v)) / g]),
         "velocity once more",
     ),
-    (ch10.undo, lambda x, v, f, g: home(x, v, f, g).flip(0), "other order"),
-    (ch10.undo, lambda x, v, f, g: home(x, v, f, g)[0], "check the axes"),
-    (ch10.undo, lambda x, v, f, g: home(x, v, f, g) + 1, "differ by up to 1"),
-    (ch10.undo, lambda x, v, f, g: tuple(home(x, v, f, g)), "returned tuple"),
-    (ch10.undo, 3, "function is expected"),
+    (ch10.inverse_step, lambda x, v, f, g: home(x, v, f, g).flip(0), "other order"),
+    (ch10.inverse_step, lambda x, v, f, g: home(x, v, f, g)[0], "check the axes"),
+    (ch10.inverse_step, lambda x, v, f, g: home(x, v, f, g) + 1, "differ by up to 1"),
+    (ch10.inverse_step, lambda x, v, f, g: tuple(home(x, v, f, g)), "returned tuple"),
+    (ch10.inverse_step, 3, "function is expected"),
     (ch10.deepest, 270, "round down"),
     (ch10.deepest, 6 / -math.log10(0.95), "whole*"),
     (ch10.deepest, math.floor(6 / -math.log(0.95)), "log10, not log"),
@@ -72,15 +88,15 @@ WRONG = [
     (ch10.bits, 0.25, "values"),
     (ch10.bits, 1, "tell 2 states apart"),
     (ch10.bits, 1e6, "far off"),
-    (ch10.rounds, math.log2(1e6), "round up"),
-    (ch10.rounds, 19, "round up"),
-    (ch10.rounds, 6, "decimal *digit*"),
-    (ch10.rounds, 6 / math.log(2), "logarithms"),
-    (ch10.rounds, 21, "fewer would do"),
-    (ch10.rounds, 3, "may still be 0.12"),
-    (ch10.rounds, -200, "huge"),
+    (ch10.iterations_needed, math.log2(1e6), "round up"),
+    (ch10.iterations_needed, 19, "round up"),
+    (ch10.iterations_needed, 6, "decimal *digit*"),
+    (ch10.iterations_needed, 6 / math.log(2), "logarithms"),
+    (ch10.iterations_needed, 21, "fewer would do"),
+    (ch10.iterations_needed, 3, "may still be 0.12"),
+    (ch10.iterations_needed, -200, "huge"),
 ]
-EVERY = pytest.mark.parametrize("check", [ch10.undo, ch10.deepest, ch10.bits, ch10.rounds])
+EVERY = pytest.mark.parametrize("check", [ch10.inverse_step, ch10.deepest, ch10.bits, ch10.iterations_needed])
 
 
 @pytest.mark.parametrize(("check", "answer"), RIGHT)
@@ -104,7 +120,7 @@ def test_untouched(check, blank):
 
 
 def test_untouched_function():
-    assert ch10.undo(lambda *_: ...).right is None
+    assert ch10.inverse_step(lambda *_: ...).right is None
 
 
 @given(st.floats(0.1, 1), st.integers(0, 99))

@@ -37,13 +37,13 @@ def on_the_side(layer, x, gradient):
 
 
 RIGHT = [
-    (ch11.step_back, back),
+    (ch11.backward_step, back),
     (
-        ch11.step_back,
+        ch11.backward_step,
         lambda dx, dv, pull, gamma: [dx + (1 - gamma) * pull(dv + dx), gamma * dv + gamma * dx],
     ),
-    (ch11.by_hand, backward),
-    (ch11.by_hand, lambda *arguments: tuple(backward(*arguments))),
+    (ch11.residual_backward, backward),
+    (ch11.residual_backward, lambda *arguments: tuple(backward(*arguments))),
     (ch11.checkpoints, 16),
     (ch11.checkpoints, 15),
     (ch11.checkpoints, torch.tensor(16)),
@@ -51,47 +51,47 @@ RIGHT = [
     (ch11.without_velocity, lambda gamma, k: 1 / sum(gamma**i for i in range(k))),
 ]
 WRONG = [
-    (ch11.step_back, lambda dx, dv, pull, g: (dx + pull((1 - g) * dx), g * dv), "v moves x as well"),
-    (ch11.step_back, lambda dx, dv, pull, g: (dx + pull((1 - g) * dx), g * (dx + dv)), "dx alone"),
-    (ch11.step_back, lambda dx, dv, pull, g: (dx + back(dx, dv, pull, g)[0], 0 * dv), "differ by"),
+    (ch11.backward_step, lambda dx, dv, pull, g: (dx + pull((1 - g) * dx), g * dv), "v moves x as well"),
+    (ch11.backward_step, lambda dx, dv, pull, g: (dx + pull((1 - g) * dx), g * (dx + dv)), "dx alone"),
+    (ch11.backward_step, lambda dx, dv, pull, g: (dx + back(dx, dv, pull, g)[0], 0 * dv), "differ by"),
     (
-        ch11.step_back,
+        ch11.backward_step,
         lambda dx, dv, pull, g: (dv + back(dx, dv, pull, g)[0], g * (dx + dv)),
         "ended up in dx",
     ),
-    (ch11.step_back, lambda dx, dv, pull, g: (back(dx, dv, pull, g)[0], g * dv), "more than dv"),
+    (ch11.backward_step, lambda dx, dv, pull, g: (back(dx, dv, pull, g)[0], g * dv), "more than dv"),
     (
-        ch11.step_back,
+        ch11.backward_step,
         lambda dx, dv, pull, g: (back(dx, dv, pull, g)[0], dx + dv),
         "^gamma is missing",
     ),
     (
-        ch11.step_back,
+        ch11.backward_step,
         lambda dx, dv, pull, g: (dx + pull(dx + dv), g * (dx + dv)),
         "1 - gamma is missing",
     ),
     (
-        ch11.step_back,
+        ch11.backward_step,
         lambda dx, dv, pull, g: (back(dx, dv, pull, g)[0] - dx, g * (dx + dv)),
         "shortcut is missing",
     ),
-    (ch11.step_back, lambda *arguments: back(*arguments)[::-1], "order"),
-    (ch11.step_back, lambda *arguments: back(*arguments)[0], "shape"),
-    (ch11.step_back, lambda dx: dx, "stopped with TypeError"),
-    (ch11.step_back, 3, "function is expected"),
-    (ch11.by_hand, without_shortcut, "shortcut is missing"),
+    (ch11.backward_step, lambda *arguments: back(*arguments)[::-1], "order"),
+    (ch11.backward_step, lambda *arguments: back(*arguments)[0], "shape"),
+    (ch11.backward_step, lambda dx: dx, "stopped with TypeError"),
+    (ch11.backward_step, 3, "function is expected"),
+    (ch11.residual_backward, without_shortcut, "shortcut is missing"),
     (
-        ch11.by_hand,
+        ch11.residual_backward,
         lambda layer, x, gradient: [gradient, *backward(layer, x, gradient)[1:]],
         "layer is missing",
     ),
-    (ch11.by_hand, lambda *arguments: backward(*arguments)[1:], "gradient of x comes first"),
-    (ch11.by_hand, lambda *arguments: backward(*arguments)[:1], "parameters follow"),
-    (ch11.by_hand, unrecorded, "enable_grad"),
-    (ch11.by_hand, on_the_side, "on the side"),
-    (ch11.by_hand, lambda *arguments: [*backward(*arguments)[:1], None], "None"),
-    (ch11.by_hand, lambda *arguments: [2 * d for d in backward(*arguments)], "differ by up to"),
-    (ch11.by_hand, 3, "function is expected"),
+    (ch11.residual_backward, lambda *arguments: backward(*arguments)[1:], "gradient of x comes first"),
+    (ch11.residual_backward, lambda *arguments: backward(*arguments)[:1], "parameters follow"),
+    (ch11.residual_backward, unrecorded, "enable_grad"),
+    (ch11.residual_backward, on_the_side, "on the side"),
+    (ch11.residual_backward, lambda *arguments: [*backward(*arguments)[:1], None], "None"),
+    (ch11.residual_backward, lambda *arguments: [2 * d for d in backward(*arguments)], "differ by up to"),
+    (ch11.residual_backward, 3, "function is expected"),
     (ch11.checkpoints, 64, "no checkpoints"),
     (ch11.checkpoints, 65, "k = 1"),
     (ch11.checkpoints, 8, "both"),
@@ -108,7 +108,7 @@ WRONG = [
     (ch11.without_velocity, lambda gamma, k: 0.123, "dx = g"),
     (ch11.without_velocity, lambda gamma: 1, "stopped with TypeError"),
 ]
-EXERCISES = [ch11.step_back, ch11.by_hand, ch11.checkpoints, ch11.without_velocity]
+EXERCISES = [ch11.backward_step, ch11.residual_backward, ch11.checkpoints, ch11.without_velocity]
 
 
 def test_the_step_is_the_package_s():

@@ -20,7 +20,7 @@ RIGHT = [
     (ch13.states, 2.1),
     (ch13.slope, slope),
     (ch13.slope, lambda x, y: torch.linalg.lstsq(torch.stack([x, x**0], 1), y[:, None]).solution[0]),
-    (ch13.even, lambda J, E: 4 * J * E),
+    (ch13.break_even_batch, lambda J, E: 4 * J * E),
     (ch13.deepest, lost(10)),
 ]
 WRONG = [
@@ -39,13 +39,13 @@ WRONG = [
     (ch13.slope, lambda x, y: 1 / slope(x, y), "Upside down"),
     (ch13.slope, lambda x, y: y, "One number"),
     (ch13.slope, lambda x, y: slope(x, y) + 1, "subtract both means"),
-    (ch13.even, lambda J, E: J * E, "weights alone"),
-    (ch13.even, lambda J, E: 2 * J * E, "Count four"),
-    (ch13.even, lambda J, E: 3 * J * E, "Count four"),
-    (ch13.even, lambda J, E: 4 * (J * E) ** 2, "cancel"),
-    (ch13.even, lambda J, E: 16 * J * E, "four bytes"),
-    (ch13.even, lambda J, E: 7, "Set B J E"),
-    (ch13.even, lambda J: J, "stopped with TypeError"),
+    (ch13.break_even_batch, lambda J, E: J * E, "weights alone"),
+    (ch13.break_even_batch, lambda J, E: 2 * J * E, "Count four"),
+    (ch13.break_even_batch, lambda J, E: 3 * J * E, "Count four"),
+    (ch13.break_even_batch, lambda J, E: 4 * (J * E) ** 2, "cancel"),
+    (ch13.break_even_batch, lambda J, E: 16 * J * E, "four bytes"),
+    (ch13.break_even_batch, lambda J, E: 7, "Set B J E"),
+    (ch13.break_even_batch, lambda J: J, "stopped with TypeError"),
     (ch13.deepest, lost(math.e), "natural"),
     (ch13.deepest, lost(2), "six bits"),
     (ch13.deepest, lambda gamma: lost(10)(gamma) + 1, "One too many"),
@@ -53,4 +53,4 @@ WRONG = [
     (ch13.deepest, lambda gamma: 7, "n layers cost"),
     (ch13.deepest, lambda: 7, "stopped with TypeError"),
 ]
-EXERCISES = [ch13.states, ch13.slope, ch13.even, ch13.deepest]
+EXERCISES = [ch13.states, ch13.slope, ch13.break_even_batch, ch13.deepest]

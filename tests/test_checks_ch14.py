@@ -51,7 +51,7 @@ WRONG = [
         "same weights",
     ),
     (ch14.head_parameters, lambda *sizes: 1, "convolution first"),
-    (ch14.residual_block, lambda x, branch: x + branch(x), "behind the sum"),
+    (ch14.residual_block, lambda x, branch: x + branch(x), "after the sum"),
     (ch14.residual_block, lambda x, branch: torch.relu(branch(x)), "shortcut"),
     (ch14.residual_block, lambda x, branch: x + torch.relu(branch(x)), "only ever add"),
     (ch14.residual_block, lambda x, branch: torch.relu(x + branch(branch(x))), "given x"),

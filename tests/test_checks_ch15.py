@@ -35,13 +35,13 @@ RIGHT = [
     (ch15.images_needed, torch.tensor(19_000)),
     (ch15.area, pairs),
     (ch15.precision, worth),
-    (ch15.paired, coins),
-    (ch15.paired, lambda b, c: 2 * tail(b, c, int(min(b, c)))),
+    (ch15.mcnemar_test, coins),
+    (ch15.mcnemar_test, lambda b, c: 2 * tail(b, c, int(min(b, c)))),
 ]
 WRONG = [
     (ch15.images_needed, 4975, "one standard error"),
     (ch15.images_needed, 1.96 * 4975, "squared together"),
-    (ch15.images_needed, 19.1, "square the reach"),
+    (ch15.images_needed, 19.1, "square the half-width"),
     (ch15.images_needed, 3_822_000, "1 - p is missing"),
     (ch15.images_needed, 960_400, "worst case"),
     (ch15.images_needed, 4778, "half the interval"),
@@ -63,15 +63,15 @@ WRONG = [
     (ch15.precision, lambda t, f, p: t * p + (1 - f) * (1 - p), "alarm or not"),
     (ch15.precision, lambda t, f, p: worth(t, f, 1 - p), "exchanged"),
     (ch15.precision, lambda t, f: t, "stopped with TypeError"),
-    (ch15.paired, lambda b, c: tail(b, c, 4), "one side"),
-    (ch15.paired, lambda b, c: tail(b, c, 4) - tail(b, c, 3), "exactly this split"),
-    (ch15.paired, lambda b, c: 2 * (tail(b, c, 4) - tail(b, c, 3)), "Doubled, but"),
-    (ch15.paired, lambda b, c: 2 * tail(b, c, 3), "up to and with 4"),
-    (ch15.paired, lambda b, c: (b - c) ** 2 / (b + c), "chi-squared"),
-    (ch15.paired, lambda b, c: (b - c).abs(), "That is the difference"),
-    (ch15.paired, lambda b, c: b / (b + c), "smaller share"),
-    (ch15.paired, lambda b, c: 2 * tail(b, c, int(b)), "not for 12 and 4"),
-    (ch15.paired, lambda b, c: coins(b, c).item(), "must return a tensor"),
+    (ch15.mcnemar_test, lambda b, c: tail(b, c, 4), "one side"),
+    (ch15.mcnemar_test, lambda b, c: tail(b, c, 4) - tail(b, c, 3), "exactly this split"),
+    (ch15.mcnemar_test, lambda b, c: 2 * (tail(b, c, 4) - tail(b, c, 3)), "Doubled, but"),
+    (ch15.mcnemar_test, lambda b, c: 2 * tail(b, c, 3), "up to and with 4"),
+    (ch15.mcnemar_test, lambda b, c: (b - c) ** 2 / (b + c), "chi-squared"),
+    (ch15.mcnemar_test, lambda b, c: (b - c).abs(), "That is the difference"),
+    (ch15.mcnemar_test, lambda b, c: b / (b + c), "smaller share"),
+    (ch15.mcnemar_test, lambda b, c: 2 * tail(b, c, int(b)), "not for 12 and 4"),
+    (ch15.mcnemar_test, lambda b, c: coins(b, c).item(), "must return a tensor"),
 ]
 
 
@@ -89,7 +89,7 @@ def test_wrong_answers_are_explained(check, answer, reason):
     assert re.search(reason, verdict.message), verdict.message
 
 
-@pytest.mark.parametrize("check", [ch15.images_needed, ch15.area, ch15.precision, ch15.paired])
+@pytest.mark.parametrize("check", [ch15.images_needed, ch15.area, ch15.precision, ch15.mcnemar_test])
 def test_an_untouched_exercise_is_open(check):
     assert check(...).right is None
     if check is not ch15.images_needed:
@@ -98,9 +98,9 @@ def test_an_untouched_exercise_is_open(check):
 
 def test_what_is_called_right_agrees_with_the_package_and_with_scipy():
     low, high = wilson_interval(ch15.ACCURACY, 19_112)
-    assert (high - low) / 2 == pytest.approx(ch15.REACH, rel=0.01)
+    assert (high - low) / 2 == pytest.approx(ch15.HALF_WIDTH, rel=0.01)
     random = torch.Generator().manual_seed(0)
     scores, labels = torch.rand(60, 2, generator=random).round(decimals=1), torch.arange(60) % 2
     found = evaluation_of_scores(labels.numpy(), scores.numpy(), ("no", "yes")).auc["yes"]
     assert pairs(scores[labels == 1, 1], scores[labels == 0, 1]).item() == pytest.approx(found)
-    assert ch15.paired(lambda b, c: torch.tensor(stats.binomtest(12, 16).pvalue)).right
+    assert ch15.mcnemar_test(lambda b, c: torch.tensor(stats.binomtest(12, 16).pvalue)).right

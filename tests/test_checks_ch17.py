@@ -13,7 +13,7 @@ def fitted(x, y):
 RIGHT = [
     (ch17.slope, fitted),
     (ch17.deepest, lambda memory, one, more: 0 if memory < one else 1 + int((memory - one) / more)),
-    (ch17.ahead, lambda a, b: ((a - b).sign().mean() + 1) / 2),
+    (ch17.win_rate, lambda a, b: ((a - b).sign().mean() + 1) / 2),
 ]
 WRONG = [
     (ch17.slope, lambda x, y: (y[-1] - y[0]) / (x[-1] - x[0]), "first and the last"),
@@ -30,12 +30,12 @@ WRONG = [
     (ch17.deepest, lambda m, one, more: m // more, "take that away first"),
     (ch17.deepest, lambda m, one, more: max(1 - (one - m) // more, 0), "Rounded up"),
     (ch17.deepest, lambda m, one, more: 3, "it should be 5, yours is 3"),
-    (ch17.deepest, 5, "hand it over uncalled"),
-    (ch17.ahead, lambda a, b: (a > b).double().mean(), "worth a half"),
-    (ch17.ahead, lambda a, b: (a >= b).double().mean(), "in full"),
-    (ch17.ahead, lambda a, b: 1 - ((a - b).sign().mean() + 1) / 2, "the other one"),
-    (ch17.ahead, lambda a, b: (a[:, None] - b).sign().mean() / 2 + 0.5, "every run with every other"),
-    (ch17.ahead, lambda a, b: (a > b).sum() + (a == b).sum() / 2, "number of pairs"),
-    (ch17.ahead, lambda a, b: (a - b).mean(), "How often"),
+    (ch17.deepest, 5, "pass it without calling it"),
+    (ch17.win_rate, lambda a, b: (a > b).double().mean(), "worth a half"),
+    (ch17.win_rate, lambda a, b: (a >= b).double().mean(), "in full"),
+    (ch17.win_rate, lambda a, b: 1 - ((a - b).sign().mean() + 1) / 2, "the other one"),
+    (ch17.win_rate, lambda a, b: (a[:, None] - b).sign().mean() / 2 + 0.5, "every run with every other"),
+    (ch17.win_rate, lambda a, b: (a > b).sum() + (a == b).sum() / 2, "number of pairs"),
+    (ch17.win_rate, lambda a, b: (a - b).mean(), "How often"),
 ]
-EXERCISES = [ch17.slope, ch17.deepest, ch17.ahead]
+EXERCISES = [ch17.slope, ch17.deepest, ch17.win_rate]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capsnb import data as data_module
-from capsnb.data import ImageData, Preprocess, Split, load_data
+from capsnb.data import DATASETS, ImageData, Preprocess, Split, load_data, mnist
+from capsnb.data.splits import stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_subset_keeps_each_class_to_within_one_image(sizes, draw):
         assert over[rounded_up].max() - over[rounded_down].min() < 1 + 1e-4
     again = data.subset(train=count, seed=seed).train
     assert torch.equal(chosen.images, again.images) and torch.equal(chosen.labels, again.labels)
-    one, others = data_module._stratified(labels, count, seed)
+    one, others = stratified_split(labels, count, seed)
     assert sorted([*one.tolist(), *others.tolist()]) == list(range(len(labels)))
 
 
@@ -170,6 +170,21 @@ def test_an_unknown_name_lists_the_known_ones(name, hint):
     assert (f'did you mean "{hint}"?' in str(caught.value)) if hint else ("did you" not in str(caught.value))
 
 
+def test_a_registered_data_set_is_loaded_by_its_name(monkeypatch, tmp_path):
+    """The one way to add a data set: a function in `DATASETS`."""
+    calls = []
+
+    def loader(root, download, preprocess):
+        calls.append((root, download, preprocess))
+        return load_data("mnist5k", preprocess=preprocess)
+
+    monkeypatch.setitem(DATASETS, "toy", loader)
+    with pytest.raises(ValueError, match=r'unknown data set "toi": .*toy or folder:PATH; did you mean "toy"'):
+        load_data("toi")
+    load_data("toy", tmp_path, download=True, preprocess=Preprocess(pad=0))
+    assert calls == [(tmp_path, True, Preprocess(pad=0))]
+
+
 def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header + array.astype(np.uint8).tobytes()
@@ -190,7 +205,7 @@ def mnist_files(monkeypatch):
     def accept(changed):
         contents.update({name: idx(array) for name, array in changed.items()})
         table = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
-        monkeypatch.setattr(data_module, "MNIST_MD5", table)
+        monkeypatch.setattr(mnist, "MNIST_MD5", table)
         return contents
 
     accept({})
@@ -284,7 +299,7 @@ def test_mislabelled_mnist_is_named(tmp_path, mnist_files):
 
 
 def test_files_that_are_not_mnist_are_refused_by_their_md5(tmp_path):
-    write_all(tmp_path, dict.fromkeys(data_module.MNIST_MD5, idx(np.zeros((1, 28, 28)))))
+    write_all(tmp_path, dict.fromkeys(mnist.MNIST_MD5, idx(np.zeros((1, 28, 28)))))
     with pytest.raises(ValueError, match="MNIST's is 6bbc9ace898e44ae57da46a324031adb"):
         load_data("mnist", tmp_path)
 
@@ -568,7 +583,7 @@ def empty_class(folder):
 def beside_the_classes(folder):
     path = folder / "train" / "0.png"
     grey(path)
-    return path, ValueError, "beside the classes' folders"
+    return path, ValueError, "beside the folders of the classes"
 
 
 def no_test_folder(folder):

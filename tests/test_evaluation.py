@@ -174,7 +174,7 @@ def test_wilson_s_intervals_hold_the_truth_as_often_as_they_say() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((98.0, 1000), r"accuracy=98\.0 must be a share in \[0, 1\]; divide"),
+        ((98.0, 1000), r"accuracy=98\.0 must be a fraction in \[0, 1\]; divide"),
         ((math.nan, 1000), "accuracy=nan"),
         ((0.98, 0), "count=0 must be at least 1"),
         ((0.98, 1000, 95), "confidence=95"),
@@ -242,7 +242,7 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
         ([0, 1], [[1, 0]], ("a", "b"), "expected"),
         ([], np.zeros((0, 2)), ("a", "b"), "at least one image"),
         ([0, 2], [[1, 0], [0, 1]], ("a", "b"), "labels range from 0 to 2"),
-        ([0, 1], [[1, 0], [0, 1]], ("a", "a"), "different names"),
+        ([0, 1], [[1, 0], [0, 1]], ("a", "a"), "must be unique"),
         ([0, 1], [[1, 0], [0, 1]], ("a", "macro"), "macro"),
     ],
 )

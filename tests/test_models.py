@@ -24,7 +24,7 @@ from capsnb import (
     summary,
 )
 from capsnb.layers import add_identity_
-from capsnb.models import Decoder
+from capsnb.models import NETWORKS, Decoder, build
 from capsnb.training import load_weights
 
 TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
@@ -366,6 +366,51 @@ def test_any_backbone_goes_with_any_head():
     assert summary(model).total_params == sum(p.numel() for p in model.parameters())
     with pytest.raises(ValueError, match="Conv2d cannot take images of 1x3x3"):
         BackboneNet((1, 3, 3), nn.Conv2d(1, 2, 5), head)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_build_refuses_an_argument_that_the_network_does_not_have(name):
+    network = NETWORKS[name]
+    with pytest.raises(
+        ValueError, match=f"{network.__name__} has no argument 'colour', 'depht'; choose from"
+    ) as caught:
+        build(name, depht=3, colour="red", classes=5)
+    listed = str(caught.value).split("choose from ")[1].split(", ")
+    assert {"image_shape", "classes", "decoder", "iterations", "weight_std"} <= set(listed)
+    assert ("blocks" in listed) == (name not in ("alexcapsnet", "twoconvcapsnet"))
+    assert ("gamma" in listed) == (name == "mocapsnet")
+    assert ("recompute" in listed) == (name in ("capsnet", "rescapsnet", "mocapsnet"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_build_accepts_every_argument_that_it_lists(name):
+    with pytest.raises(ValueError, match="choose from") as caught:
+        build(name, depht=3)
+    listed = str(caught.value).split("choose from ")[1].split(", ")
+    values = {
+        "image_shape": [1, 40, 40],
+        "classes": 3,
+        "blocks": 1,
+        "channels": 4,
+        "capsule_types": 2,
+        "capsule_dim": 4,
+        "hidden_capsules": 3,
+        "class_dim": 4,
+        "iterations": 2,
+        "routing": "rba",
+        "backend": "fused",
+        "recompute": True,
+        "weight_std": 0.1,
+        "identity": 1.0,
+        "decoder": (5,),
+        "gamma": 0.8,
+        "widths": (4, 4, 4, 4, 4),
+        "head": "capsules",
+        "kernel_size": 1,
+        "stride": 1,
+    }
+    model = build(name, **{argument: values[argument] for argument in listed})
+    assert model(torch.randn(2, 1, 40, 40)).capsules.shape == (2, 3, 4)
 
 
 @with_backbone

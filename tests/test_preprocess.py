@@ -198,7 +198,7 @@ def test_turned_windows_equal_the_slow_version(images, degrees, top, left, heigh
     count = len(images)
     angles = torch.linspace(degrees, degrees / 2, count).double()
     tops, lefts = torch.full((count,), top), torch.full((count,), left)
-    fast = preprocess._rotated_crops(images, angles, tops, lefts, height, width)
+    fast = preprocess._rotate_and_crop(images, angles, tops, lefts, height, width)
     for image, angle, window in zip(images, angles.tolist(), fast, strict=True):
         expected = slow_turn(image, angle, top, left, height, width)
         torch.testing.assert_close(window, expected, rtol=1e-6, atol=1e-6)
@@ -206,13 +206,13 @@ def test_turned_windows_equal_the_slow_version(images, degrees, top, left, heigh
 
 def test_training_angles_fill_the_range_on_both_sides(monkeypatch):
     seen = {}
-    turned = preprocess._rotated_crops
+    turned = preprocess._rotate_and_crop
 
     def spy(images, degrees, *rest):
         seen["degrees"] = degrees
         return turned(images, degrees, *rest)
 
-    monkeypatch.setattr(preprocess, "_rotated_crops", spy)
+    monkeypatch.setattr(preprocess, "_rotate_and_crop", spy)
     Preprocess(rotate=10).train(torch.zeros(2000, 1, 4, 4, dtype=torch.uint8), seeded())
     degrees = seen["degrees"]
     assert -10 <= degrees.min() < -9.9 and 9.9 < degrees.max() <= 10

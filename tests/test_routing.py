@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from capsnb import em_routing, routing_by_agreement, scaled_distance_routing, squash
 from capsnb.functional import EPSILON
-from capsnb.routing import VARIANCE_FLOOR, distance_scale, shorten
+from capsnb.routing import VARIANCE_FLOOR, clip_votes, distance_scale
 
 sizes = st.tuples(*[st.integers(1, 4)] * 4)
 
@@ -290,10 +290,10 @@ def test_half_precision_is_computed_in_float32_by_other_ways(way):
 
 def test_votes_are_never_longer_than_their_capsules():
     votes, capsules, *_ = problem(3, 5, 4, 6)
-    lengths = shorten(votes, capsules).norm(dim=-1)
+    lengths = clip_votes(votes, capsules).norm(dim=-1)
     assert (lengths <= capsules.norm(dim=-1)[:, :, None] * (1 + 1e-6)).all()
     short = votes * 1e-3 * capsules.norm(dim=-1)[:, :, None, None]
-    torch.testing.assert_close(shorten(short, capsules), short)
+    torch.testing.assert_close(clip_votes(short, capsules), short)
 
 
 @given(J=st.integers(2, 40), mean=st.floats(1e-3, 100))
@@ -307,7 +307,7 @@ def test_a_parent_at_half_the_mean_distance_is_given_nine_tenths(J, mean):
 def test_the_scale_is_finite_for_one_parent_and_for_no_distance():
     votes, capsules, _, bias, *_ = problem(2, 3, 1, 4)
     torch.testing.assert_close(
-        scaled_distance_routing(votes, capsules, bias=bias), squash(shorten(votes, capsules).sum(1) + bias)
+        scaled_distance_routing(votes, capsules, bias=bias), squash(clip_votes(votes, capsules).sum(1) + bias)
     )
     agreed = scaled_distance_routing(torch.zeros(1, 3, 2, 4), torch.ones(1, 3, 4), return_couplings=True)
     assert torch.equal(agreed[1], torch.full((3, 1, 3, 2), 0.5))
@@ -347,7 +347,7 @@ def test_tight_clouds_are_active_and_wide_ones_are_not():
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         (
             {"capsules": torch.ones(2, 4, 5)},
-            r"capsules of shape \[2, 3, D\] cast these votes, got \(2, 4, 5\)",
+            r"capsules of shape \[2, 3, D\] are expected, got \(2, 4, 5\)",
         ),
         ({"bias": torch.ones(4)}, r"bias of shape \[4, 2\] is expected, got \(4,\)"),
     ],

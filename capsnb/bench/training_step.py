@@ -109,7 +109,7 @@ def build_network(name: str, case: str, seed: int) -> CapsNet | BackboneNet:
         model = models.build(**STEP_NETWORKS[case], **backend)
     if name == BASELINE:
         if isinstance(model, BackboneNet):
-            model.head = LinearHead(feature_shape(model.backbone, model.image_shape), scores="sigmoid")
+            model.head = LinearHead(feature_shape(model.backbone, model.image_shape), activation="sigmoid")
         else:
             model.add_module("primary", model.primary.conv)
             model.capsules = nn.Sequential(_FirstNumbers())

@@ -1,4 +1,4 @@
-"""Checks for the exercises: they say *why* an answer is wrong. One module for each chapter that has exercises."""
+"""Checks for the exercises. A check explains *why* an answer is wrong. Each chapter that has exercises has a module."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         right: True, False, or None while the exercise still holds its `...`.
-        message: for the learner.
+        message: the explanation for the learner.
     """
 
     right: bool | None
@@ -28,14 +28,14 @@ class Verdict:
 
 
 def unanswered(answer: object) -> Verdict | None:
-    """A verdict for an answer that is still `...` or None, so that an untouched notebook runs to its end."""
+    """The verdict for an answer that is still `...` or None, so that an unchanged notebook runs to its end."""
     if answer is ... or answer is None:
         return Verdict(None, "Replace the ... with your answer and run the cell again.")
     return None
 
 
-def number(answer: object) -> float | Verdict:
-    """A finite number as a float, or the verdict that the answer is none."""
+def to_number(answer: object) -> float | Verdict:
+    """The answer as a finite float, or the verdict that it is not a finite number."""
     if (verdict := unanswered(answer)) is not None:
         return verdict
     if isinstance(answer, Tensor) and answer.numel() == 1:
@@ -45,16 +45,18 @@ def number(answer: object) -> float | Verdict:
     return float(answer)
 
 
-def call(answer: object, *arguments: object) -> Tensor | Verdict:
-    """The tensor that a learner's function returns for copies of these arguments, or the verdict that there is none."""
+def call_answer(answer: object, *arguments: object) -> Tensor | Verdict:
+    """The tensor that a learner's function returns for copies of these arguments, or the verdict if it returns none."""
     if (verdict := unanswered(answer)) is not None:
         return verdict
     if not callable(answer):
-        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
+        return Verdict(
+            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
+        )
     copies = (argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
     try:
         result = answer(*copies)
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+    except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     if (verdict := unanswered(result)) is not None:
         return verdict
@@ -63,63 +65,92 @@ def call(answer: object, *arguments: object) -> Tensor | Verdict:
     return result
 
 
-def sample(*shape: int, seed: int = 0) -> Tensor:
-    """Normal random numbers, the same each time, float64."""
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal random numbers, float64; the same seed gives the same numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _close(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-5, atol=1e-7)
 
 
-def compare(result: Tensor, right: Tensor, wrong: dict[str, Tensor], praise: str, axes: str) -> Verdict:
-    """Right, or the known mistake that gives exactly this result, or how far off the numbers are."""
-    if _same(result, right):
+def compare_tensors(
+    result: Tensor, expected: Tensor, mistakes: dict[str, Tensor], praise: str, axes: str
+) -> Verdict:
+    """Compare a learner's tensor with the expected one and with the results of known mistakes.
+
+    Args:
+        result: the learner's tensor.
+        expected: the right one, float64.
+        mistakes: for each explanation, the tensor that this mistake gives, float64.
+        praise: the message for a right answer.
+        axes: the axes of `expected` in words, such as "[B, J, E]".
+
+    Returns:
+        Right; or the explanation of the mistake that gives this result; or the largest difference.
+    """
+    if _close(result, expected):
         return Verdict(True, praise)
-    for explanation, mistaken in wrong.items():
-        if _same(result, mistaken):
+    for explanation, mistake in mistakes.items():
+        if _close(result, mistake):
             return Verdict(False, explanation)
-    if result.shape != right.shape:
-        shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(right.shape)}"
+    if result.shape != expected.shape:
+        shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(expected.shape)}"
         return Verdict(False, f"The shape is {shapes}: check the axes.")
-    distance = (result.double() - right).abs().max().item()
-    return Verdict(False, f"The shape is right, but the numbers differ by up to {distance:.3g}.")
+    difference = (result.double() - expected).abs().max().item()
+    return Verdict(False, f"The shape is right, but the numbers differ by up to {difference:.3g}.")
 
 
-def function(
+def check_function(
     answer: object,
-    right: Callable[..., float],
-    slips: dict[str, Callable[..., float]],
+    expected: Callable[..., float],
+    mistakes: dict[str, Callable[..., float]],
     cases: Sequence[tuple[float, ...]],
     praise: str,
     advice: str | None = None,
 ) -> Verdict:
-    """Right for all cases, or the known mistake that gives just these results, or advice, or the first wrong case."""
+    """Compare a learner's function with the expected one and with known mistakes.
+
+    Args:
+        answer: the learner's function, which returns a number; or `...`.
+        expected: the right function.
+        mistakes: for each explanation, the function that makes this mistake.
+        cases: the arguments of each call.
+        praise: the message if all cases are right.
+        advice: the message for a wrong answer that is none of the mistakes; None names the first wrong case.
+
+    Returns:
+        Right; or the explanation of the mistake that gives these results; or the advice or the first wrong case.
+    """
     if (verdict := unanswered(answer)) is not None:
         return verdict
     if not callable(answer):
-        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
-    found = []
+        return Verdict(
+            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
+        )
+    results = []
     for case in cases:
         try:
-            value = number(answer(*case))
-        except Exception as error:  # whatever a learner's code raises belongs into the verdict
+            value = to_number(answer(*case))
+        except Exception as error:  # every error of a learner's code belongs in the verdict
             return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
         if isinstance(value, Verdict):
             return value
-        found.append(value)
+        results.append(value)
 
-    def gives(made: Callable[..., float]) -> bool:
-        return all(abs(v - made(*case)) <= 1e-9 * (1 + abs(v)) for v, case in zip(found, cases, strict=True))
+    def gives_results(function: Callable[..., float]) -> bool:
+        return all(
+            abs(v - function(*case)) <= 1e-9 * (1 + abs(v)) for v, case in zip(results, cases, strict=True)
+        )
 
-    if gives(right):
+    if gives_results(expected):
         return Verdict(True, praise)
-    for explanation, mistaken in slips.items():
-        if gives(mistaken):
+    for explanation, mistake in mistakes.items():
+        if gives_results(mistake):
             return Verdict(False, explanation)
     if advice:
         return Verdict(False, advice)
-    wrong = next(k for k, v in enumerate(found) if abs(v - right(*cases[k])) > 1e-9 * (1 + abs(v)))
+    first = next(k for k, v in enumerate(results) if abs(v - expected(*cases[k])) > 1e-9 * (1 + abs(v)))
     return Verdict(
-        False, f"For {cases[wrong]} it should be {right(*cases[wrong]):g}, yours is {found[wrong]:g}."
+        False, f"For {cases[first]} it should be {expected(*cases[first]):g}, yours is {results[first]:g}."
     )

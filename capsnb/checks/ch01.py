@@ -13,12 +13,12 @@ from capsnb.checks import Verdict, unanswered
 
 FLAG = (-0.7, 0.8, -90.0)  # where the fourth stroke sits on the seven: x, y, degrees
 
-UNCHANGED = {  # a pooling, and what can be done to a feature map without any effect on its output
+INVARIANT_TO = {  # for each pooling, the changes of a feature map that never change its output
     "max 2x2": {"swap", "raise"},
     "global max": {"swap", "shuffle", "raise"},
     "global mean": {"swap", "shuffle"},
 }
-BECAUSE = {
+REASONS = {
     ("max 2x2", "swap"): "inside its window a value may stand anywhere, and the largest stays the largest",
     ("max 2x2", "raise"): "a value that is not the largest of its window is never passed on",
     ("max 2x2", "shuffle"): "a value that moves to another window changes two outputs",
@@ -32,7 +32,7 @@ BECAUSE = {
 
 
 def _move(x: float, y: float, degrees: float) -> Tensor:
-    """The step of the chapter: x ahead, y to the left, then turn; a map of poses (x, y, cos, sin)."""
+    """The chapter's matrix: move by x forwards and y to the left, then turn; it acts on poses (x, y, cos, sin)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return torch.tensor([[1, 0, x, -y], [0, 1, y, x], [0, 0, cos, -sin], [0, 0, sin, cos]])
 
@@ -41,7 +41,7 @@ def vote(answer: Sequence[float] | Tensor) -> Verdict:
     """Check the vote that is worked out by hand: the bar at (3, 2), turned by 90 degrees.
 
     Args:
-        answer: the seven's pose (x, y, cos, sin) in the bar's opinion, four numbers.
+        answer: the pose (x, y, cos, sin) that the bar predicts for the seven, four numbers.
 
     Returns:
         The verdict.
@@ -63,15 +63,18 @@ def vote(answer: Sequence[float] | Tensor) -> Verdict:
         else:
             why = "The direction is wrong. The bar's matrix does not turn: keep the bar's angle."
         return Verdict(False, why)
-    wrong = {
-        (3, 1): "You walked down the *picture*. The walk is counted in the bar's own frame, which is turned.",
-        (2, 2): "You turned the offset the wrong way: (0, -1) is the bar's *right*, and the bar looks up.",
-        (3, 2): "That is where the bar is. It has to say where the *seven* is.",
-        (3, 3): "Twice the other way: the seven lies on the bar's right, counted in the bar's own frame.",
+    mistakes = {
+        (
+            3,
+            1,
+        ): "You moved down the *picture*. The offset is measured in the bar's own frame, which is turned.",
+        (2, 2): "You turned the offset the wrong way: (0, -1) is the bar's *right*, and the bar points up.",
+        (3, 2): "That is where the bar is. The vote is where the *seven* is.",
+        (3, 3): "Twice the other way: the seven lies on the bar's right, measured in the bar's own frame.",
     }
     if _close((x, y), (4, 2)):
         return Verdict(True, "The bar points up, so its right is the picture's right: from (3, 2) to (4, 2).")
-    for place, why in wrong.items():
+    for place, why in mistakes.items():
         if _close((x, y), place):
             return Verdict(False, why)
     return Verdict(
@@ -80,10 +83,10 @@ def vote(answer: Sequence[float] | Tensor) -> Verdict:
 
 
 def transform(answer: Tensor) -> Verdict:
-    """Check the transformation matrix of a fourth stroke, which makes its votes agree with the others'.
+    """Check the transformation matrix of a fourth stroke: its votes must agree with those of the other strokes.
 
     Args:
-        answer: [4, 4], from the stroke's pose to its vote for the seven.
+        answer: the matrix `[4, 4]` that maps the stroke's pose to its vote for the seven.
 
     Returns:
         The verdict.
@@ -97,62 +100,70 @@ def transform(answer: Tensor) -> Verdict:
     if matrix is None or matrix.shape != (4, 4):
         return Verdict(False, "A 4 x 4 matrix is expected: build it with move(x, y, degrees).")
     x, y, degrees = FLAG
-    right = _move(*FLAG).inverse()
-    wrong = [
+    expected = _move(*FLAG).inverse()
+    mistakes = [
         (
             _move(*FLAG),
             "This leads from the seven to the stroke. A vote goes the other way: take the inverse.",
         ),
         (
             _move(-x, -y, -degrees),
-            "Signs alone do not invert it. The walk back is counted in the stroke's frame, not the seven's.",
+            "Signs alone do not invert it: the inverse offset is measured in the stroke's frame.",
         ),
-        (_move(*FLAG).T, "The transpose inverts the turn, not the walk: the stroke votes for its own place."),
-        (right.T, "The right matrix on the wrong side: its transpose."),
+        (
+            _move(*FLAG).T,
+            "The transpose inverts the turn, not the translation: the stroke votes for its own place.",
+        ),
+        (expected.T, "The right matrix on the wrong side: its transpose."),
         (torch.eye(4), "The identity says: the seven is where I am."),
     ]
-    if _same(matrix, right):
+    if _same(matrix, expected):
         return Verdict(True, "However the seven is moved and turned, this vote falls on the others.")
-    for mistaken, why in wrong:
-        if _same(matrix, mistaken):
+    for mistake, why in mistakes:
+        if _same(matrix, mistake):
             return Verdict(False, why)
-    if _same(matrix[:2], right[:2]):
+    if _same(matrix[:2], expected[:2]):
         return Verdict(False, "The place agrees, the direction does not: look at the angle.")
-    if _same(matrix[2:], right[2:]):
-        return Verdict(False, "The direction agrees, the place does not: look at the walk back.")
+    if _same(matrix[2:], expected[2:]):
+        return Verdict(
+            False, "The direction agrees, the place does not: look at the walk back (the translation)."
+        )
     return Verdict(False, "Neither place nor direction agrees with the other votes on a turned seven.")
 
 
-def forgets(answer: Mapping[str, Any]) -> Verdict:
-    """Check what may be done to a feature map without a pooling noticing.
+def invariances(answer: Mapping[str, Any]) -> Verdict:
+    """Check to which changes of a feature map each pooling is invariant.
 
     Args:
         answer: for each of "max 2x2", "global max" and "global mean" the set of changes that never change
             its output, out of "swap", "shuffle" and "raise".
 
     Returns:
-        The verdict; it speaks of the first mistake.
+        The verdict, with the first mistake.
 
-    >>> forgets(UNCHANGED).right
+    >>> invariances(INVARIANT_TO).right
     True
     """
     if (verdict := unanswered(answer)) is not None:
         return verdict
-    if not isinstance(answer, Mapping) or set(answer) != set(UNCHANGED):
-        return Verdict(False, f"A dict with the keys {', '.join(map(repr, UNCHANGED))} is expected.")
-    for pooling, right in UNCHANGED.items():
-        given = answer[pooling]
-        if (verdict := unanswered(given)) is not None:
+    if not isinstance(answer, Mapping) or set(answer) != set(INVARIANT_TO):
+        return Verdict(False, f"A dict with the keys {', '.join(map(repr, INVARIANT_TO))} is expected.")
+    for pooling, expected in INVARIANT_TO.items():
+        changes = answer[pooling]
+        if (verdict := unanswered(changes)) is not None:
             return verdict
-        given = {given} if isinstance(given, str) else set(given)
-        if unknown := given - {"swap", "shuffle", "raise"}:
+        changes = {changes} if isinstance(changes, str) else set(changes)
+        if unknown := changes - {"swap", "shuffle", "raise"}:
             unknown_names = ", ".join(sorted(map(repr, unknown)))
             return Verdict(False, f"{pooling}: {unknown_names} is none of 'swap', 'shuffle', 'raise'.")
         for change in ("swap", "shuffle", "raise"):
-            if (change in given) != (change in right):
-                says = "does not notice" if change in right else "notices"
-                return Verdict(False, f"{pooling} {says} '{change}': {BECAUSE[pooling, change]}.")
-    return Verdict(True, "A maximum forgets place and everyone but the winner; a mean forgets place alone.")
+            if (change in changes) != (change in expected):
+                relation = "is invariant to" if change in expected else "is not invariant to"
+                return Verdict(False, f"{pooling} {relation} '{change}': {REASONS[pooling, change]}.")
+    return Verdict(
+        True,
+        "A maximum is invariant to positions and to all values but the largest; a mean only to positions.",
+    )
 
 
 def _numbers(answer: Any) -> Tensor | None:

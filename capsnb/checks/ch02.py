@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, number
+from capsnb.checks import Verdict, call_answer, to_number
 from capsnb.functional import squash
 from capsnb.layers import default_weight_std
 
@@ -27,37 +27,38 @@ def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     v = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99], dtype=torch.float64)
-    right = (v / (1 - v)).sqrt()
-    found = call(answer, v)
+    expected = (v / (1 - v)).sqrt()
+    found = call_answer(answer, v)
     if isinstance(found, Verdict):
         return found
     if found.shape != v.shape:
         got = tuple(found.shape)
         return Verdict(False, f"Return one |s| for each |v|: a tensor of shape {tuple(v.shape)}, not {got}.")
-    wrong = {
-        "This is |s|², the *squared* length. One root is missing.": right.square(),
-        "This squashes once more. You need the way back: solve |v| (1 + |s|²) = |s|² for |s|.":
+    mistakes = {
+        "This is |s|², the *squared* length. One root is missing.": expected.square(),
+        "This squashes once more. You need the inverse: solve |v| (1 + |s|²) = |s|² for |s|.":
             v.square() / (1 + v.square()),
         "A sign slipped: from |v| (1 + |s|²) = |s|² follows |v| = |s|² (1 - |v|), with a minus.":
             (v / (1 + v)).sqrt(),
         "Upside down: a longer v must come from a longer s.": ((1 - v) / v).sqrt(),
     }  # fmt: skip
-    if torch.allclose(found.double(), right, rtol=1e-5, atol=1e-8):
+    if torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-8):
         return Verdict(
-            True, f"Length 0.5 comes from |s| = 1, length 0.99 from {float(right[-1]):.1f}: long is costly."
+            True,
+            f"Length 0.5 comes from |s| = 1, length 0.99 from {float(expected[-1]):.1f}.",
         )
-    for explanation, mistaken in wrong.items():
-        if torch.allclose(found.double(), mistaken, rtol=1e-5, atol=1e-8, equal_nan=True):
+    for explanation, mistake in mistakes.items():
+        if torch.allclose(found.double(), mistake, rtol=1e-5, atol=1e-8, equal_nan=True):
             return Verdict(False, explanation)
-    at = int((found.double() - right).abs().nan_to_num(math.inf).argmax())
+    at = int((found.double() - expected).abs().nan_to_num(math.inf).argmax())
     return Verdict(
         False,
         f"For |v| = {v[at]:g} you give {float(found[at]):.4g}, but squash(|s|) must return to {v[at]:g}.",
     )
 
 
-def spread(answer: float) -> Verdict:
-    r"""Check the spread :math:`\sigma` of W for a layer of 32 x 8 -> 32 x 8 whose inputs have length 1/2.
+def weight_std(answer: float) -> Verdict:
+    r"""Check the standard deviation :math:`\sigma` of W for a layer of 32 x 8 -> 32 x 8 whose inputs have length 1/2.
 
     Args:
         answer: the standard deviation that makes :math:`|s_j| \approx 1` under uniform couplings.
@@ -65,17 +66,17 @@ def spread(answer: float) -> Verdict:
     Returns:
         The verdict.
 
-    >>> spread(4.0).right
+    >>> weight_std(4.0).right
     True
     """
-    sigma = number(answer)
+    sigma = to_number(answer)
     if isinstance(sigma, Verdict):
         return sigma
-    right = default_weight_std(32, 32, 8, in_length=0.5)
-    wrong = {
-        "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.": right / 2,
-        "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.": right / 32,
-        "This is the variance σ². The question asks for the standard deviation.": right**2,
+    expected = default_weight_std(32, 32, 8, in_length=0.5)
+    mistakes = {
+        "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.": expected / 2,
+        "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.": expected / 32,
+        "This is the variance σ². The question asks for the standard deviation.": expected**2,
         "Here I stands without its root: the votes add up as a random walk, √I long, not I.":
             32 / (0.5 * 32 * math.sqrt(8)),
         "E stands without its root: |s|² sums E numbers, so |s| grows as √E.": 32 / (0.5 * math.sqrt(32) * 8),
@@ -83,10 +84,10 @@ def spread(answer: float) -> Verdict:
             32 / (0.5 * math.sqrt(32)),
         "This is MoCapsNet's setting. How long is s_j with it, by the formula for E|s_j|²?": 0.01,
     }  # fmt: skip
-    if math.isclose(sigma, right, rel_tol=0.01):
-        return Verdict(True, "σ = 32 / (1/2 · √(32·8)) = 4: far from the small weights that one is used to.")
-    for explanation, mistaken in wrong.items():
-        if math.isclose(sigma, mistaken, rel_tol=0.01):
+    if math.isclose(sigma, expected, rel_tol=0.01):
+        return Verdict(True, "σ = 32 / (1/2 · √(32·8)) = 4: much larger than the usual initial weights.")
+    for explanation, mistake in mistakes.items():
+        if math.isclose(sigma, mistake, rel_tol=0.01):
             return Verdict(False, explanation)
     length = math.sqrt(32 * 8) * sigma * 0.5 / 32
     return Verdict(False, f"With σ = {sigma:.4g} the typical |s| is {length:.3g}; it should be 1.")
@@ -104,7 +105,7 @@ def gain(answer: float) -> Verdict:
     >>> gain(2.5).right
     True
     """
-    g = number(answer)
+    g = to_number(answer)
     if isinstance(g, Verdict):
         return g
     if math.isclose(g, 2.5, rel_tol=0.01):
@@ -121,7 +122,9 @@ def gain(answer: float) -> Verdict:
     if math.isclose(g, 6.25, rel_tol=0.01):
         return Verdict(False, "This is g². From g² n² - g² n + 1 = 0 take one more root.")
     if g < 2:
-        return Verdict(False, f"With g = {g:g}, below 2, there is no fixed point but 0: every length dies.")
+        return Verdict(
+            False, f"With g = {g:g}, below 2, the only fixed point is 0: every length shrinks to 0."
+        )
     stays = float(squash(torch.tensor([0.8 * g], dtype=torch.float64)))
     return Verdict(
         False, f"With g = {g:g}, length 0.8 becomes {stays:.3f} in the next layer: it does not stay."

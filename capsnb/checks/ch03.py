@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, sample
+from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor
 from capsnb.functional import squash
 from capsnb.routing import routing_by_agreement
 
@@ -27,28 +27,32 @@ def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     >>> update(lambda logits, votes, v: logits + torch.einsum("bije,bje->bij", votes, v)).right
     True
     """
-    logits, votes, v = sample(B, I, J), sample(B, I, J, E, seed=1), sample(B, J, E, seed=2)
-    if isinstance(result := call(answer, logits, votes, v), Verdict):
+    logits, votes, v = (
+        random_tensor(B, I, J),
+        random_tensor(B, I, J, E, seed=1),
+        random_tensor(B, J, E, seed=2),
+    )
+    if isinstance(result := call_answer(answer, logits, votes, v), Verdict):
         return result
     agreement = torch.einsum("bije,bje->bij", votes, v)
     cosine = torch.cosine_similarity(votes, v[:, None], dim=-1)
-    wrong = {
-        "This is the agreement of this round alone. Logits *collect* agreement: add it to the old ones.":
+    mistakes = {
+        "This is the agreement of this iteration alone. Logits *collect* agreement: add it to the old ones.":
             agreement,
-        "The agreement is subtracted: a part turns away from the whole that it agrees with.":
+        "The agreement is subtracted: the coupling to a whole that agrees with the part would fall.":
             logits - agreement,
-        "These are couplings already. The softmax opens the next iteration; return the logits.":
+        "These are couplings already. The softmax is the first step of the next iteration; return the logits.":
             (logits + agreement).softmax(dim=-1),
         "This is the cosine. Agreement is the plain inner product: long votes and outputs count for more.":
             logits + cosine,
         "The agreement was averaged over E; the inner product is a sum.": logits + agreement / E,
     }  # fmt: skip
     praise = "Agreement is an inner product, and logits collect it."
-    return compare(result, logits + agreement, wrong, praise, "[B, I, J]")
+    return compare_tensors(result, logits + agreement, mistakes, praise, "[B, I, J]")
 
 
 def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Check a shift of the logits that no coupling notices.
+    """Check a shift of the logits that leaves the couplings unchanged.
 
     Args:
         answer: function of logits `[B, I, J]` and one constant for each input capsule, `[B, I]`, that returns
@@ -61,24 +65,24 @@ def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     True
     """
     side = 3  # B = I = J, so that any broadcasting goes through, also the wrong one
-    logits, constants = sample(side, side, side), 1 + sample(side, side, seed=3)
-    if isinstance(result := call(answer, logits, constants), Verdict):
+    logits, constants = random_tensor(side, side, side), 1 + random_tensor(side, side, seed=3)
+    if isinstance(result := call_answer(answer, logits, constants), Verdict):
         return result
     per_input = constants[:, :, None]
-    wrong = {
+    mistakes = {
         "Nothing was added. Add each input capsule's constant to its logits.": logits,
-        "One constant was added for each *output* capsule of an image. That changes who is preferred: the "
-        "softmax over J sees it. Put the new axis last, constants[:, :, None].":
+        "One constant was added for each *output* capsule of an image. That changes the "
+        "softmax over J. Put the new axis last, constants[:, :, None].":
             logits + constants[:, None, :],
         "Broadcasting put the constants on the axes I and J. Put the new axis last, constants[:, :, None].":
             logits + constants,
-        "The constant was multiplied. A factor sharpens or softens couplings; a sum leaves them alone.":
+        "The constant was multiplied. A factor sharpens or softens couplings; a sum does not change them.":
             logits * per_input,
-        "These are couplings. Return the shifted logits, and look at their softmax yourself.":
+        "These are couplings. Return the shifted logits, and compute their softmax yourself.":
             (logits + per_input).softmax(dim=-1),
     }  # fmt: skip
     praise = "The couplings stay: e^constant cancels in the softmax. Only differences over J matter."
-    return compare(result, logits + per_input, wrong, praise, "[B, I, J]")
+    return compare_tensors(result, logits + per_input, mistakes, praise, "[B, I, J]")
 
 
 def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -93,11 +97,11 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
     >>> single_round(lambda votes: squash(votes.sum(dim=1) / votes.shape[2])).right
     True
     """
-    votes = sample(B, I, J, E, seed=4)
-    if isinstance(result := call(answer, votes), Verdict):
+    votes = random_tensor(B, I, J, E, seed=4)
+    if isinstance(result := call_answer(answer, votes), Verdict):
         return result
     total = votes.sum(dim=1)
-    wrong = {
+    mistakes = {
         "The squash is missing: these vectors may be longer than 1.": total / J,
         "You divide by I, the plain mean of the votes. Each coupling is 1/J, since each part shares out one "
         "unit among J wholes.": squash(votes.mean(dim=1)),
@@ -108,10 +112,10 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
             squash(votes.sum(dim=2) / J),
     }  # fmt: skip
     praise = "All couplings are 1/J: one iteration is a fixed average and a squash, with nothing routed."
-    return compare(result, routing_by_agreement(votes, 1), wrong, praise, "[B, J, E]")
+    return compare_tensors(result, routing_by_agreement(votes, 1), mistakes, praise, "[B, J, E]")
 
 
-def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
+def softmax_axis(answer: Callable[[Tensor], Tensor]) -> Verdict:
     """Check couplings of logits that are laid out with the output capsules first.
 
     Args:
@@ -120,13 +124,13 @@ def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
     Returns:
         The verdict.
 
-    >>> mended(lambda logits: logits.softmax(dim=0)).right
+    >>> softmax_axis(lambda logits: logits.softmax(dim=0)).right
     True
     """
-    logits = sample(J, B, I, seed=5)
-    if isinstance(result := call(answer, logits), Verdict):
+    logits = random_tensor(J, B, I, seed=5)
+    if isinstance(result := call_answer(answer, logits), Verdict):
         return result
-    wrong = {
+    mistakes = {
         "Here the couplings of one *output* capsule sum to one: the softmax ran over I, the last axis here.":
             logits.softmax(dim=2),
         "This softmax runs over the batch: an image's couplings would depend on the other images beside it.":
@@ -136,5 +140,7 @@ def mended(answer: Callable[[Tensor], Tensor]) -> Verdict:
         "These sum to one, but negative logits may give negative couplings: take the softmax.":
             logits / logits.sum(dim=0, keepdim=True),
     }  # fmt: skip
-    praise = "Over J, wherever J stands. The name of the axis matters, not its number."
-    return compare(result, logits.softmax(dim=0), wrong, praise, "[J, B, I]")
+    praise = (
+        "The softmax runs over J, at whatever position J is. The meaning of the axis matters, not its number."
+    )
+    return compare_tensors(result, logits.softmax(dim=0), mistakes, praise, "[J, B, I]")

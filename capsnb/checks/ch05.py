@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number, sample, unanswered
+from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number, unanswered
 
 B, T, J, E, D = 2, 5, 3, 4, 6  # all different, so that a mixed-up axis shows in the shape
 CIFAR = {"B": 128, "I": 2048, "J": 32, "D": 8, "E": 8}
@@ -25,11 +25,11 @@ def votes_megabytes(answer: object) -> Verdict:
     >>> votes_megabytes(67.1)
     ✗ Not yet. That counts numbers. A float32 takes four bytes.
     """
-    value = number(answer)
+    value = to_number(answer)
     if isinstance(value, Verdict):
         return value
     numbers = CIFAR["B"] * CIFAR["I"] * CIFAR["J"] * CIFAR["E"] / 1e6
-    slips = [
+    known_answers = [
         (4 * numbers, True, "B × I × J × E numbers of four bytes; W has the same I, J and E, and no batch."),
         (4 * numbers * 1e6 / 2**20, True, "You counted in mebibytes, 2^20 bytes; in megabytes it is a little more."),
         (numbers, False, "That counts numbers. A float32 takes four bytes."),
@@ -39,14 +39,14 @@ def votes_megabytes(answer: object) -> Verdict:
         (4 * numbers * 1e6, False, "Those are bytes. A megabyte has a million of them."),
         (8 * numbers, False, "Those would be float64. A float32 takes four bytes."),
     ]  # fmt: skip
-    for slip, right, why in slips:
-        if abs(value - slip) <= 0.005 * slip:
-            return Verdict(right, why)
+    for known, is_correct, why in known_answers:
+        if abs(value - known) <= 0.005 * known:
+            return Verdict(is_correct, why)
     return Verdict(False, "Multiply B, I, J, E and the four bytes of a float32, and divide by a million.")
 
 
 def weight_gradient(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
-    """Check the gradient of one tile's matrices.
+    """Check the gradient of the transformation matrices of one tile.
 
     Args:
         answer: function of couplings `[B, T, J]`, ds `[B, J, E]` and u `[B, T, D]` that returns dW, `[T, J, E, D]`.
@@ -57,20 +57,24 @@ def weight_gradient(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdi
     >>> weight_gradient(lambda c, ds, u: torch.einsum("btj,bje,btd->tjed", c, ds, u)).right
     True
     """
-    c, ds, u = sample(B, T, J).softmax(dim=-1), sample(B, J, E, seed=1), sample(B, T, D, seed=2)
-    if isinstance(result := call(answer, c, ds, u), Verdict):
+    c, ds, u = (
+        random_tensor(B, T, J).softmax(dim=-1),
+        random_tensor(B, J, E, seed=1),
+        random_tensor(B, T, D, seed=2),
+    )
+    if isinstance(result := call_answer(answer, c, ds, u), Verdict):
         return result
-    right = torch.einsum("btj,bje,btd->tjed", c, ds, u)
-    wrong = {
-        "The mean over the batch was taken. W is one for all images, and its gradient is their sum.": right / B,
-        "The couplings are missing: a vote that is hardly heard must hardly be changed.":
+    expected = torch.einsum("btj,bje,btd->tjed", c, ds, u)
+    mistakes = {
+        "The mean over the batch was taken. W is one for all images, and its gradient is their sum.": expected / B,
+        "The couplings are missing: a vote with a small coupling must get a small gradient.":
             torch.einsum("bje,btd->tjed", ds, u),
         "The axes D and E are swapped. W maps D numbers to E: its gradient is [T, J, E, D].":
-            right.transpose(2, 3),
+            expected.transpose(2, 3),
         "The batch is still there. Sum over it.": torch.einsum("btj,bje,btd->btjed", c, ds, u),
     }  # fmt: skip
-    praise = "An outer product of what came from above and what came in, summed over the batch."
-    return compare(result, right, wrong, praise, "[T, J, E, D]")
+    praise = "An outer product of the gradient ds and the input u, weighted by the couplings and summed over the batch."
+    return compare_tensors(result, expected, mistakes, praise, "[T, J, E, D]")
 
 
 def traffic(answer: Callable[..., float]) -> Verdict:
@@ -89,29 +93,33 @@ def traffic(answer: Callable[..., float]) -> Verdict:
         return verdict
     sizes = {"B": 3, "I": 11, "J": 5, "D": 7, "E": 2, "R": 4}
     try:
-        value = number(answer(**sizes))
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        value = to_number(answer(**sizes))
+    except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     if isinstance(value, Verdict):
         return value
     B, I, J, D, E, R = (sizes[name] for name in "BIJDER")
     u, W = B * I * D, I * J * E * D
-    slips = {
-        u + W: "That is one round. Each of the R rounds goes through all tiles again.",
+    mistakes = {
+        u + W: "That is one round. Each of the R rounds (iterations) goes through all tiles again.",
         R
         * (
             u + B * W
-        ): "W is read once a round, for all images of the batch together: that is the point of the tile.",
+        ): "W is read once a round, for all images of the batch together: that is the purpose of the tile.",
         R
         * (
             u + W + B * I * J * E
-        ): "The votes of a tile are made and used where they are. They are never read back.",
-        (R + 1) * (u + W): "The extra round is the backward pass. Here only the way forward is asked.",
+        ): "The votes of a tile are computed and used at once. They are never read back.",
+        (R + 1)
+        * (u + W): "The extra round is the backward pass. The question is about the forward pass only.",
         R * u: "Those are the capsules alone. The matrices of each tile must be read as well.",
         R * W: "Those are the matrices alone. The capsules of each tile must be read as well.",
     }
     if value == R * (u + W):
-        return Verdict(True, "Both are read once a round, whatever the size of a tile. Votes appear nowhere.")
+        return Verdict(
+            True,
+            "Both are read once a round, whatever the size of a tile. Votes are neither written nor read.",
+        )
     return Verdict(
-        False, slips.get(int(value), "Ask for each round: how often is each number of u and of W needed?")
+        False, mistakes.get(int(value), "Ask for each round: how often is each number of u and of W needed?")
     )

@@ -7,40 +7,42 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number, sample, unanswered
+from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number, unanswered
 
 B, J, E = 2, 3, 4  # all different, so that a mixed-up axis shows in the shape
 
 
-def longest(answer: Callable[[int], float]) -> Verdict:
-    """Check the bound on the length of a capsule that n shortcuts have added to.
+def length_bound(answer: Callable[[int], float]) -> Verdict:
+    """Check the bound on the length of a capsule after n residual layers.
 
     Args:
-        answer: function of the number n of residual layers that returns the length that is never reached.
+        answer: function of the number n of residual layers that returns the smallest upper bound on the length.
 
     Returns:
         Right, or what was overlooked.
 
-    >>> longest(lambda n: n)
+    >>> length_bound(lambda n: n)
     ✗ Not yet. That counts what the layers add. The capsule that came in has a length too.
     """
     if (verdict := unanswered(answer)) is not None:
         return verdict
     sizes = (0, 1, 5, 16)
     try:
-        values = [number(answer(n)) for n in sizes]
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        values = [to_number(answer(n)) for n in sizes]
+    except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     found = []
     for value in values:
         if isinstance(value, Verdict):
             return value
         found.append(value)
-    slips: dict[str, Callable[[int], float]] = {
+    mistakes: dict[str, Callable[[int], float]] = {
         "That counts what the layers add. The capsule that came in has a length too.": lambda n: n,
-        "A capsule stays below 1 only where a squash is the last word. Here a sum is.": lambda n: 1,
-        "Lengths that double would need an f as long as x. A squash ends below 1, however long its input.": lambda n: (
-            2**n
+        "A capsule stays below 1 only if a squash is the last operation. Here the last operation is a sum.": (
+            lambda n: 1
+        ),
+        "Lengths that double would need an f as long as x. A squash gives at most 1, however long its input.": (
+            lambda n: 2**n
         ),
         "Independent directions would add like that, on average. A bound must hold when all point the same way.": (
             lambda n: (n + 1) ** 0.5
@@ -49,10 +51,10 @@ def longest(answer: Callable[[int], float]) -> Verdict:
     }
     if found == [n + 1 for n in sizes]:
         return Verdict(
-            True, "Below 1 came in, and each layer adds less than 1: the triangle inequality does the rest."
+            True, "The input is shorter than 1, and each layer adds less than 1: use the triangle inequality."
         )
-    for why, slip in slips.items():
-        if all(abs(value - slip(n)) < 1e-6 for value, n in zip(found, sizes, strict=True)):
+    for why, mistake in mistakes.items():
+        if all(abs(value - mistake(n)) < 1e-6 for value, n in zip(found, sizes, strict=True)):
             return Verdict(False, why)
     return Verdict(
         False, "Ask for one layer first: |x + f(x)| is at most |x| + |f(x)|, and |f(x)| is below what?"
@@ -60,7 +62,7 @@ def longest(answer: Callable[[int], float]) -> Verdict:
 
 
 def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Check the gradient that a residual layer hands down.
+    """Check the gradient of the input of a residual layer.
 
     Args:
         answer: function of the layer's Jacobian matrix `[E, E]`, row = output, and the gradient of the sum, `[E]`, that
@@ -72,21 +74,21 @@ def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     >>> gradient(lambda jacobian, g: g + jacobian.T @ g).right
     True
     """
-    jacobian, g = sample(E, E), sample(E, seed=1)
-    if isinstance(result := call(answer, jacobian, g), Verdict):
+    jacobian, g = random_tensor(E, E), random_tensor(E, seed=1)
+    if isinstance(result := call_answer(answer, jacobian, g), Verdict):
         return result
-    wrong = {
-        "That is a layer without a shortcut. The sum hands its gradient to both of its terms.": jacobian.T @ g,
+    mistakes = {
+        "That is a layer without a shortcut. Both terms of the sum get its gradient.": jacobian.T @ g,
         "The Jacobian maps changes of the input to changes of the output. Gradients go the other way: transpose it.": g
         + jacobian @ g,
         "The Jacobian must be transposed, and the shortcut's own share is missing.": jacobian @ g,
         "That adds 1 to every entry. The identity has ones on the diagonal only.": (1 + jacobian).T @ g,
-        "The shortcut and the layer are two ways for the gradient: they add up, they are not multiplied.": g
+        "The gradient flows through the shortcut and through the layer: the two add up, they are not multiplied.": g
         * (jacobian.T @ g),
         "That is the shortcut's share alone. The layer's own is missing.": g,
     }  # fmt: skip
-    praise = "One share goes down the shortcut untouched, the other through the layer: (1 + J)ᵀ g."
-    return compare(result, g + jacobian.T @ g, wrong, praise, "[E]")
+    praise = "The gradient through the shortcut is g, the gradient through the layer is Jᵀ g: (1 + J)ᵀ g."
+    return compare_tensors(result, g + jacobian.T @ g, mistakes, praise, "[E]")
 
 
 def paths(answer: Callable[[int], int]) -> Verdict:
@@ -105,25 +107,27 @@ def paths(answer: Callable[[int], int]) -> Verdict:
         return verdict
     sizes = (1, 2, 5, 16)
     try:
-        values = [number(answer(n)) for n in sizes]
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        values = [to_number(answer(n)) for n in sizes]
+    except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     for value in values:
         if isinstance(value, Verdict):
             return value
     if values == [2 ** (n - 1) for n in sizes]:
         return Verdict(True, "Half of them: every path has a twin that differs in this layer alone.")
-    slips: dict[str, Callable[[int], float]] = {
+    mistakes: dict[str, Callable[[int], float]] = {
         "Those are all paths. Which of them went through the deleted layer?": lambda n: 2**n,
-        "That counts layers. At each of them a path chooses between two ways.": lambda n: n - 1,
+        "That counts layers. At each layer a path goes through the layer or through the shortcut.": lambda n: (
+            n - 1
+        ),
         "Only the path through all layers was taken away. Every path that uses the deleted layer is lost.": lambda n: (
             2**n - 1
         ),
         "Without a shortcut, deleting a layer leaves no path. The shortcut around it stays.": lambda n: 0,
         "Two choices at each of n layers are 2 to the power of n, not n squared.": lambda n: (n - 1) ** 2,
     }
-    for why, slip in slips.items():
-        if values == [slip(n) for n in sizes]:
+    for why, mistake in mistakes.items():
+        if values == [mistake(n) for n in sizes]:
             return Verdict(False, why)
     return Verdict(
         False, "Write the paths of two layers down: there are four. Delete the second layer, and count again."
@@ -133,7 +137,7 @@ def paths(answer: Callable[[int], int]) -> Verdict:
 def weighted(
     answer: Callable[[Tensor, Sequence[Callable[[Tensor], Tensor]], Sequence[float]], Tensor],
 ) -> Verdict:
-    r"""Check a residual stack whose layers have a volume: :math:`x_{n+1} = x_n + \alpha_n f_n(x_n)`.
+    r"""Check a residual stack with a factor for each layer: :math:`x_{n+1} = x_n + \alpha_n f_n(x_n)`.
 
     Args:
         answer: function of capsules `[B, J, E]`, layers and one number alpha for each layer that returns capsules.
@@ -148,7 +152,7 @@ def weighted(
     >>> weighted(stack).right
     True
     """
-    x, alphas = sample(B, J, E), (0.5, -0.25, 2.0)
+    x, alphas = random_tensor(B, J, E), (0.5, -0.25, 2.0)
     layers: list[Callable[[Tensor], Tensor]] = [torch.tanh, torch.sin, torch.cos]
 
     def run(step: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
@@ -157,20 +161,20 @@ def weighted(
             y = step(y, layer(y), alpha)
         return y
 
-    if isinstance(result := call(answer, x, layers, alphas), Verdict):
+    if isinstance(result := call_answer(answer, x, layers, alphas), Verdict):
         return result
     once = x + alphas[0] * layers[0](x)
-    wrong = {
-        "The volumes are not used.": run(lambda y, f, a: y + f),
-        "The volume stands before the whole sum. At zero it would silence the shortcut too.":
+    mistakes = {
+        "The factors alpha are not used.": run(lambda y, f, a: y + f),
+        "The factor multiplies the whole sum. At zero it would remove the shortcut too.":
             run(lambda y, f, a: a * (y + f)),
-        "The volume stands before the shortcut. It belongs to the layer.": run(lambda y, f, a: a * y + f),
+        "The factor stands before the shortcut. It belongs to the layer.": run(lambda y, f, a: a * y + f),
         "There is no shortcut: each layer gives its own output alone.": run(lambda y, f, a: a * f),
-        "That mixes x and f(x). The shortcut keeps all of x, whatever the volume.":
+        "That mixes x and f(x). The shortcut keeps all of x, whatever the factor.":
             run(lambda y, f, a: (1 - a) * y + a * f),
-        "Every layer was given the first input. Each must see what the ones before have made.":
+        "Every layer was given the first input. Each layer's input is the output of the one before.":
             x + sum(a * layer(x) for layer, a in zip(layers, alphas, strict=True)),
-        "Only the first layer was used: the return stands inside the loop.": once,
+        "Only the first layer was used: the return is inside the loop.": once,
     }  # fmt: skip
-    praise = "With all volumes at zero the stack is the identity, whatever its weights."
-    return compare(result, run(lambda y, f, a: y + a * f), wrong, praise, "[B, J, E]")
+    praise = "With all factors at zero the stack is the identity, whatever its weights."
+    return compare_tensors(result, run(lambda y, f, a: y + a * f), mistakes, praise, "[B, J, E]")

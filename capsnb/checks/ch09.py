@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number
+from capsnb.checks import Verdict, call_answer, compare_tensors, to_number
 
 
 def shares(answer: Callable[[int, float], Tensor]) -> Verdict:
-    r"""Check how much of each layer's push is in the output of n layers, :math:`a_i = 1 - \gamma^{n-i+1}`.
+    r"""Check the weight of each layer's output in the output of n layers, :math:`a_i = 1 - \gamma^{n-i+1}`.
 
     Args:
         answer: function of n and gamma that returns a tensor `[n]`, first layer first.
@@ -24,27 +24,28 @@ def shares(answer: Callable[[int, float], Tensor]) -> Verdict:
     True
     """
     n, gamma = 5, 0.8
-    found = call(answer, n, gamma)
+    found = call_answer(answer, n, gamma)
     if isinstance(found, Verdict):
         return found
-    steps = torch.arange(n, 0, -1, dtype=torch.float64)  # that each push has had
-    right = 1 - gamma**steps
-    wrong = {
-        "The order is reversed: the *first* layer's push has had the most time to arrive.": right.flip(0),
-        "Off by one: the last layer's push has had one step, so it stands at 1 - gamma, not at 0.":
+    steps = torch.arange(n, 0, -1, dtype=torch.float64)  # in which each layer's output has moved x
+    expected = 1 - gamma**steps
+    mistakes = {
+        "The order is reversed: the *first* layer's output has moved x in the most steps: its weight is the largest.":
+            expected.flip(0),
+        "Off by one: the last layer's output has moved x in one step, so its weight is 1 - gamma, not at 0.":
             1 - gamma ** (steps - 1),
-        "Off by one: the last layer's push has had one step, not two.": 1 - gamma ** (steps + 1),
-        "This is what is left of each push in the last *velocity*. The output has added up all velocities.":
+        "Off by one: the last layer's output has moved x in one step, not two.": 1 - gamma ** (steps + 1),
+        "This is the weight of each layer in the last *velocity*. The output is the sum of all velocities.":
             (1 - gamma) * gamma ** (steps - 1),
-        "This is what has *not* arrived yet. Take it from 1.": gamma**steps,
-        "The factor 1 - gamma is missing: equation 3 hears a push with it.": right / (1 - gamma),
+        "This is the part that has *not* arrived yet. Subtract it from 1.": gamma**steps,
+        "The factor 1 - gamma is missing: equation 3 multiplies each layer's output by it.": expected / (1 - gamma),
     }  # fmt: skip
-    praise = f"Of {n} layers at gamma {gamma} the first is heard with {right[0]:.2f}, the last with {right[-1]:.2f}."
-    return compare(found, right, wrong, praise, "[n]")
+    praise = f"Of {n} layers at gamma {gamma} the first has the weight {expected[0]:.2f}, the last {expected[-1]:.2f}."
+    return compare_tensors(found, expected, mistakes, praise, "[n]")
 
 
 def half_life(answer: float) -> Verdict:
-    r"""Check after how many layers half of a push has arrived at gamma = 0.9, :math:`\ln\frac12 / \ln\gamma`.
+    r"""Check after how many layers a layer's output has half its weight at gamma = 0.9, :math:`\ln\frac12 / \ln\gamma`.
 
     Args:
         answer: the number of layers, not rounded.
@@ -55,33 +56,35 @@ def half_life(answer: float) -> Verdict:
     >>> half_life(math.log(0.5) / math.log(0.9)).right
     True
     """
-    layers = number(answer)
+    layers = to_number(answer)
     if isinstance(layers, Verdict):
         return layers
-    right = math.log(0.5) / math.log(0.9)
-    if math.isclose(layers, right, rel_tol=0.005):
-        return Verdict(True, f"{right:.1f} layers: with three blocks of two layers, less than half is heard.")
-    wrong = {
-        "These are 5 layers, as if each brought the same tenth. The velocity fades, so later ones bring less.": 5,
+    expected = math.log(0.5) / math.log(0.9)
+    if math.isclose(layers, expected, rel_tol=0.005):
+        return Verdict(
+            True, f"{expected:.1f} layers: with three blocks of two layers, no weight reaches one half."
+        )
+    mistakes = {
+        "These are 5 layers, as if each brought the same tenth. The velocity fades, so later layers add less.": 5,
         "Nearly: ln 2 · 1/(1 - gamma) is the rule for gamma close to 1. Take the logarithm of 0.9.":
             10 * math.log(2),
         "This is 1/(1 - gamma), the *mass*; after so many layers about two thirds have arrived.": 10,
         "This is gamma/(1 - gamma), by how many layers the network is late in the long run.": 9,
-        "A sign slipped: both logarithms are negative, their ratio is not.": -right,
-        "Upside down: divide by the logarithm of gamma.": 1 / right,
+        "A sign slipped: both logarithms are negative, their ratio is not.": -expected,
+        "Upside down: divide by the logarithm of gamma.": 1 / expected,
     }  # fmt: skip
-    for explanation, mistaken in wrong.items():
-        if math.isclose(layers, mistaken, rel_tol=0.005):
+    for explanation, mistake in mistakes.items():
+        if math.isclose(layers, mistake, rel_tol=0.005):
             return Verdict(False, explanation)
     if layers == 7:
         return Verdict(False, "Rounded up it is 7; give the number before rounding.")
     if layers < 0:
-        return Verdict(False, "A push cannot arrive before it is given: the number is positive.")
+        return Verdict(False, "A layer's output cannot act before it is computed: the number is positive.")
     return Verdict(False, f"After {layers:.4g} layers 1 - 0.9^k is {1 - 0.9**layers:.3f}; it should be 0.5.")
 
 
 def least_slope(answer: Callable[[float], float]) -> Verdict:
-    r"""Check the slope above which a spring's paths oscillate, :math:`(1 - \sqrt\gamma) / (1 + \sqrt\gamma)`.
+    r"""Check the slope above which the paths of a spring oscillate, :math:`(1 - \sqrt\gamma) / (1 + \sqrt\gamma)`.
 
     Args:
         answer: function of gamma, a number, that returns the slope L, a number.
@@ -93,19 +96,25 @@ def least_slope(answer: Callable[[float], float]) -> Verdict:
     True
     """
     gammas = torch.tensor([0.0, 0.3, 0.5, 0.9], dtype=torch.float64)
-    found = call(lambda: _column(answer, gammas)) if callable(answer) else call(answer)
+    found = call_answer(lambda: _column(answer, gammas)) if callable(answer) else call_answer(answer)
     if isinstance(found, Verdict):
         return found
     root = gammas.sqrt()
-    right = (1 - root) / (1 + root)
-    wrong = {
+    expected = (1 - root) / (1 + root)
+    mistakes = {
         "The roots are missing: the discriminant compares with 2√gamma.": (1 - gammas) / (1 + gammas),
-        "This is (1 - √gamma)². The push comes with a factor 1 - gamma: divide by it.": (1 - root).square(),
+        "This is (1 - √gamma)². The layer's output is multiplied by 1 - gamma: divide by it.": (
+            1 - root
+        ).square(),
         "This is the other edge: between the two the paths oscillate, above this one each layer overshoots. The "
-        "least slope is the smaller solution, and falls as gamma grows.": 1 / right,
+        "least slope is the smaller solution, and falls as gamma grows.": 1 / expected,
     }
-    return compare(
-        found, right, wrong, "At 0.9 a slope of 0.026 is enough, without momentum it takes 1.", "a number"
+    return compare_tensors(
+        found,
+        expected,
+        mistakes,
+        "At 0.9 a slope of 0.026 is enough, without momentum it takes 1.",
+        "a number",
     )
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, number, unanswered
+from capsnb.checks import Verdict, call_answer, compare_tensors, to_number, unanswered
 from capsnb.models import MoCapsNet, ResCapsNet
 
-BLOCK = 2 * 32 * 32 * 8 * 8
-REST = (
-    20_992 + 5_308_672 + 1152 * 32 * 8 * 8 + 32 * 10 * 16 * 8 + 1_411_344
-)  # convolutions, CapsLayers, decoder
+BLOCK_PARAMETERS = 2 * 32 * 32 * 8 * 8
+CONVOLUTIONS, DECODER = 20_992 + 5_308_672, 1_411_344
+OTHER_PARAMETERS = CONVOLUTIONS + 1152 * 32 * 8 * 8 + 32 * 10 * 16 * 8 + DECODER  # with CapsLayers 1 and 2
 SIZES: dict[str, Any] = {
     "blocks": 1,
     "channels": 8,
@@ -40,35 +39,35 @@ def parameters(answer: Callable[[int], int]) -> Verdict:
     if (verdict := unanswered(answer)) is not None:
         return verdict
     try:
-        values = [number(answer(n)) for n in (1, 3)]
-    except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        values = [to_number(answer(n)) for n in (1, 3)]
+    except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     one, three = values
     if isinstance(one, Verdict) or isinstance(three, Verdict):
         return (
             one if isinstance(one, Verdict) else Verdict(False, "One finite number is expected for 3 blocks.")
         )
-    if (one, three) == (REST + BLOCK, REST + 3 * BLOCK):
+    if (one, three) == (OTHER_PARAMETERS + BLOCK_PARAMETERS, OTHER_PARAMETERS + 3 * BLOCK_PARAMETERS):
         return Verdict(
-            True, "A straight line: a block costs the same at any depth, and little beside what is there."
+            True, "A straight line: every block adds the same number, and little compared with the rest."
         )
     slopes = {
         0.0: "It does not grow with n. What does a block add?",
-        BLOCK / 2: "A block has two layers, and each has 32 x 32 matrices of 8 x 8 numbers.",
-        2.0 * BLOCK: "That is two blocks for each n. A block has two layers, not four.",
+        BLOCK_PARAMETERS / 2: "A block has two layers, and each has 32 x 32 matrices of 8 x 8 numbers.",
+        2.0 * BLOCK_PARAMETERS: "That is two blocks for each n. A block has two layers, not four.",
     }
     slope = (three - one) / 2
-    if slope != BLOCK:
+    if slope != BLOCK_PARAMETERS:
         return Verdict(
             False, slopes.get(slope, f"One more block adds {slope:,.0f}; a layer has I J E D numbers.")
         )
     shifts = {
-        REST: "The slope is right, the rest is missing: convolutions, the two other capsule layers, the decoder.",
-        -BLOCK: "One block too many: the table's total already has one.",
-        BLOCK: "One block is missing: is there a network with n = 0 in your formula?",
-        1_411_344: "The decoder is missing.",
+        OTHER_PARAMETERS: "The slope is right, the rest is missing: convolutions, two capsule layers, decoder.",
+        -BLOCK_PARAMETERS: "One block too many: the table's total already has one.",
+        BLOCK_PARAMETERS: "One block is missing: is there a network with n = 0 in your formula?",
+        DECODER: "The decoder is missing.",
     }
-    missing = REST + BLOCK - int(one)
+    missing = OTHER_PARAMETERS + BLOCK_PARAMETERS - int(one)
     return Verdict(False, shifts.get(missing, f"The slope is right, the constant is off by {-missing:,}."))
 
 
@@ -84,19 +83,20 @@ def routed_layers(answer: object) -> Verdict:
     >>> routed_layers(40)
     ✗ Not yet. Those are the hidden ones, which the paper counts. CapsLayer 1 and CapsLayer 2 route as well.
     """
-    value = number(answer)
+    value = to_number(answer)
     if isinstance(value, Verdict):
         return value
-    slips = {
-        42: "40 hidden layers, CapsLayer 1 before and CapsLayer 2 behind them.",
+    known_answers = {
+        42: "40 hidden layers, CapsLayer 1 before them and CapsLayer 2 after them.",
         40: "Those are the hidden ones, which the paper counts. CapsLayer 1 and CapsLayer 2 route as well.",
         41: "There is a capsule layer before the blocks, and one behind them.",
-        43: "Primary capsules are a convolution: nothing is routed to them.",
+        43: "Primary capsules are a convolution, without routing.",
         20: "A block has two layers.",
         22: "A block has two layers.",
     }
-    why = slips.get(
-        int(value) if value.is_integer() else -1, "Two for each block, and what stands around the blocks."
+    why = known_answers.get(
+        int(value) if value.is_integer() else -1,
+        "Two for each block, and the capsule layers before and after the blocks.",
     )
     return Verdict(value == 42, why)
 
@@ -115,31 +115,31 @@ def welch(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     a = torch.tensor([99.7, 99.2, 99.3, 99.6], dtype=torch.float64)
     b = torch.tensor([99.35, 99.3, 99.4], dtype=torch.float64)
-    result = call(answer, a, b)
+    result = call_answer(answer, a, b)
     if isinstance(result, Verdict):
         return result
-    n, m, gap = len(a), len(b), a.mean() - b.mean()
+    n, m, difference = len(a), len(b), a.mean() - b.mean()
     pooled = (a.var() * (n - 1) + b.var() * (m - 1)) / (n + m - 2)
-    wrong = {
-        "That is the difference itself. How far would it move by chance?": gap,
+    mistakes = {
+        "That is the difference itself. Divide it by its standard error.": difference,
         "The other way round: the first network's mean minus the second's.":
-            -gap / (a.var() / n + b.var() / m).sqrt(),
-        "Those are spreads of single runs. A mean of n runs moves less, its variance is n times smaller.":
-            gap / (a.var() + b.var()).sqrt(),
+            -difference / (a.var() / n + b.var() / m).sqrt(),
+        "Those are spreads of single runs. The variance of a mean of n runs is n times smaller.":
+            difference / (a.var() + b.var()).sqrt(),
         "The root is missing: variances add, and the standard error is the root of their sum.":
-            gap / (a.var() / n + b.var() / m),
-        "Standard errors do not add, their squares do.": gap / ((a.var() / n).sqrt() + (b.var() / m).sqrt()),
+            difference / (a.var() / n + b.var() / m),
+        "Standard errors do not add, their squares do.": difference / ((a.var() / n).sqrt() + (b.var() / m).sqrt()),
         "Divided by n, a variance of few runs comes out too small: take n - 1, which is what .var() does.":
-            gap / (a.var(correction=0) / n + b.var(correction=0) / m).sqrt(),
+            difference / (a.var(correction=0) / n + b.var(correction=0) / m).sqrt(),
         "One common spread for both is what the pooled test assumes. Here the spreads may differ.":
-            gap / (pooled * (1 / n + 1 / m)).sqrt(),
-        "The second network's mean has a standard error too.": gap / (a.var() / n).sqrt(),
-        "The first network's mean has a standard error too.": gap / (b.var() / m).sqrt(),
+            difference / (pooled * (1 / n + 1 / m)).sqrt(),
+        "The second network's mean has a standard error too.": difference / (a.var() / n).sqrt(),
+        "The first network's mean has a standard error too.": difference / (b.var() / m).sqrt(),
     }  # fmt: skip
-    praise = (
-        "Welch's t. With three runs each, it must be above 2.8 to 4.3 before it surprises one time in twenty."
+    praise = "Welch's t. With three runs each, it must exceed 2.8 to 4.3 to be significant at the 5 % level."
+    return compare_tensors(
+        result, difference / (a.var() / n + b.var() / m).sqrt(), mistakes, praise, "one number"
     )
-    return compare(result, gap / (a.var() / n + b.var() / m).sqrt(), wrong, praise, "one number")
 
 
 def converted(answer: object) -> Verdict:
@@ -157,21 +157,23 @@ def converted(answer: object) -> Verdict:
     if (verdict := unanswered(answer)) is not None:
         return verdict
     if not callable(answer):
-        return Verdict(False, f"A function is expected, got {type(answer).__name__}: hand it over uncalled.")
+        return Verdict(
+            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
+        )
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = ResCapsNet(**SIZES)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         try:
             found = answer(model, GAMMA, dict(SIZES))
-        except Exception as error:  # whatever a learner's code raises belongs into the verdict
+        except Exception as error:  # every error of a learner's code belongs in the verdict
             return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     if (verdict := unanswered(found)) is not None:
         return verdict
     if not isinstance(found, MoCapsNet):
-        return Verdict(False, f"A MoCapsNet must come back, not a {type(found).__name__}.")
+        return Verdict(False, f"Your function must return a MoCapsNet, not a {type(found).__name__}.")
     if found.gamma != GAMMA:
-        return Verdict(False, f"It was asked for with gamma={GAMMA}, and has {found.gamma}: hand gamma on.")
+        return Verdict(False, f"The network must have gamma={GAMMA}, and has {found.gamma}: hand gamma on.")
     weights = found.state_dict()
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in before.items()}:
         return Verdict(False, "Its weights have other shapes: build it with the given sizes.")
@@ -181,4 +183,7 @@ def converted(answer: object) -> Verdict:
         return Verdict(
             False, "Both share their memory: training one changes the other. load_state_dict copies numbers."
         )
-    return Verdict(True, "Nothing but the recurrence has changed. What it costs, the accuracy says.")
+    return Verdict(
+        True,
+        "Nothing but the recurrence has changed. Evaluate the network to see how much accuracy that costs.",
+    )

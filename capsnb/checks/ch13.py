@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, function, number, unanswered
+from capsnb.checks import Verdict, call_answer, check_function, to_number, unanswered
 from capsnb.reversible import MAX_LOST_DIGITS
 
 B, J, E = 128, 32, 8
@@ -26,11 +26,11 @@ def states(answer: object) -> Verdict:
     >>> states(0.524)
     ✗ Not yet. Those are the weights alone. Their gradients and Adam's two moments are as large, each of them.
     """
-    value = number(answer)
+    value = to_number(answer)
     if isinstance(value, Verdict):
         return value
     weights = 2 * (J * E) ** 2 * 4 / 1e6
-    slips = [
+    known_answers = [
         (4 * weights, True, "Four tensors of the size of the weights: 16 bytes for each trained number."),
         (weights, False, "Those are the weights alone. Their gradients and Adam's two moments are as large, each of "
          "them."),
@@ -39,9 +39,9 @@ def states(answer: object) -> Verdict:
         (weights / 2, False, "That is one layer's weights. A block has two layers, and four tensors for each."),
         (8 * weights, False, "Those would be float64. A float32 takes four bytes."),
     ]  # fmt: skip
-    for slip, right, why in slips:
-        if abs(value - slip) <= 0.005 * slip:
-            return Verdict(right, why)
+    for known, is_correct, why in known_answers:
+        if abs(value - known) <= 0.005 * known:
+            return Verdict(is_correct, why)
     return Verdict(False, "Count the numbers in W of one layer, two layers, four tensors, four bytes.")
 
 
@@ -59,37 +59,37 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     x = torch.tensor([1.0, 2.0, 3.0, 5.0, 8.0], dtype=torch.float64)
     y = torch.tensor([4462.0, 4612.0, 4858.0, 5204.0, 5786.0], dtype=torch.float64)
-    away = x - x.mean()
-    right = (away * y).sum() / away.square().sum()
-    found = call(answer, x, y)
+    centred = x - x.mean()
+    expected = (centred * y).sum() / centred.square().sum()
+    found = call_answer(answer, x, y)
     if isinstance(found, Verdict):
         return found
     if found.numel() != 1:
         return Verdict(False, f"One number is expected, got a tensor of shape {tuple(found.shape)}.")
-    wrong = {
-        "That is the rise from the first to the last point. It forgets all points between them.":
+    mistakes = {
+        "That is the rise from the first to the last point. It ignores all points between them.":
             (y[-1] - y[0]) / (x[-1] - x[0]),
-        "This line goes through the origin. A network without blocks needs memory too: take the means off first.":
+        "This line goes through the origin. A network without blocks needs memory too: subtract the means first.":
             (x * y).sum() / x.square().sum(),
-        "That is the mean of y over x. It charges the blocks for everything else.": (y / x).mean(),
+        "That is the mean of y over x. It counts the memory of everything else for the blocks.": (y / x).mean(),
         "That is the mean rise between neighbours, but the last depths are further apart than the first ones.":
             y.diff().mean(),
-        "This is the covariance: divide by the spread of x.": (away * y).mean(),
-        "Upside down: blocks for each megabyte.": 1 / right,
+        "This is the covariance: divide by the spread of x.": (centred * y).mean(),
+        "Upside down: these are blocks for each megabyte.": 1 / expected,
     }  # fmt: skip
     value = float(found)
-    if math.isclose(value, float(right), rel_tol=1e-6):
+    if math.isclose(value, float(expected), rel_tol=1e-6):
         return Verdict(
             True, f"{value:.1f} MB for each block, over these five depths of the paper's first row."
         )
-    for explanation, mistaken in wrong.items():
-        if math.isclose(value, float(mistaken), rel_tol=1e-6):
+    for explanation, mistake in mistakes.items():
+        if math.isclose(value, float(mistake), rel_tol=1e-6):
             return Verdict(False, explanation)
     return Verdict(False, f"For the paper's figures you give {value:.4g}; subtract both means and try again.")
 
 
-def even(answer: Callable[[int, int], float]) -> Verdict:
-    """Check the batch at which a layer's remembered input weighs as much as its states.
+def break_even_batch(answer: Callable[[int, int], float]) -> Verdict:
+    """Check the batch size at which a layer's saved input takes as much memory as its parameter states.
 
     Args:
         answer: function of J and E that returns B; input `[B, J, E]`, weights `[J, J, E, E]`, Adam, all float32.
@@ -97,10 +97,10 @@ def even(answer: Callable[[int, int], float]) -> Verdict:
     Returns:
         The verdict.
 
-    >>> even(lambda J, E: 4 * J * E).right
+    >>> break_even_batch(lambda J, E: 4 * J * E).right
     True
     """
-    slips = {
+    mistakes = {
         "That compares with the weights alone. Adam's states are four times as many numbers.": lambda J, E: (
             J * E
         ),
@@ -109,13 +109,13 @@ def even(answer: Callable[[int, int], float]) -> Verdict:
         "Count four tensors: weights, gradients, two moments.": lambda J, E: 2 * J * E,
         "Both sides have four bytes for each number: they cancel.": lambda J, E: 16 * J * E,
     }
-    praise = f"4 J E: {4 * 32 * 8:,} images for the paper's layers, whose batch is {B}. Weights weigh more."
+    praise = f"4 J E: {4 * 32 * 8:,} images for the paper's layers, whose batch is {B}. So the states take more memory."
     advice = "Set B J E equal to 4 J² E², and solve for B."
-    return function(answer, lambda J, E: 4 * J * E, slips, [(5, 3)], praise, advice)
+    return check_function(answer, lambda J, E: 4 * J * E, mistakes, [(5, 3)], praise, advice)
 
 
 def deepest(answer: Callable[[float], float]) -> Verdict:
-    """Check how many layers may be undone before six decimal digits are lost.
+    """Check how many layers may be inverted before six decimal digits are lost.
 
     Args:
         answer: function of gamma in (0, 1) that returns the largest whole number of layers.
@@ -131,23 +131,23 @@ def deepest(answer: Callable[[float], float]) -> Verdict:
         return verdict
     for gamma in (0.9, 0.5, 0.99):
         try:
-            value = number(answer(gamma))
+            value = to_number(answer(gamma))
         except Exception as error:
             return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
         if isinstance(value, Verdict):
             return value
-        right = math.floor(MAX_LOST_DIGITS / -math.log10(gamma))
-        if value == right:
+        expected = math.floor(MAX_LOST_DIGITS / -math.log10(gamma))
+        if value == expected:
             continue
         if value == math.floor(MAX_LOST_DIGITS / -math.log(gamma)):
             return Verdict(False, "Digits are decimal: take the logarithm to base 10, not the natural one.")
         if value == math.floor(MAX_LOST_DIGITS / -math.log2(gamma)):
             return Verdict(False, "Digits are decimal: six bits are fewer than two digits.")
-        if value == right + 1:
+        if value == expected + 1:
             return Verdict(False, "One too many: round down, the last layer must still fit.")
-        if value == -right or value < 0:
+        if value == -expected or value < 0:
             return Verdict(False, "The logarithm of a gamma below 1 is negative: a sign slipped.")
         return Verdict(
             False, f"At gamma {gamma} you allow {value:g} layers; n layers cost -n log10(gamma) digits."
         )
-    return Verdict(True, "131 layers at 0.9, which are 65 blocks. Memory is not what ends there.")
+    return Verdict(True, "131 layers at 0.9, which are 65 blocks. The limit is precision, not memory.")

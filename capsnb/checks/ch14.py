@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, function, sample
+from capsnb.checks import Verdict, call_answer, check_function, compare_tensors, random_tensor
 
 B, J, C, SIDE = 2, 3, 4, 5  # all different, so that a mixed-up axis shows in the shape
 
 
 def side(answer: Callable[[int], int]) -> Verdict:
-    """Check how many places along a side the AlexNet-like backbone leaves of an image.
+    """Check the side of the feature map that the AlexNet-like backbone computes from an image.
 
     Args:
         answer: function of the side n of the image, in pixels, that returns the side of the feature map.
@@ -22,16 +22,16 @@ def side(answer: Callable[[int], int]) -> Verdict:
         The verdict.
 
     >>> side(lambda n: (n - 7) // 4 + 1)
-    ✗ Not yet. That is the map behind the first convolution. The pooling comes after it.
+    ✗ Not yet. That is the map after the first convolution. The pooling comes after it.
     """
-    slips: dict[str, Callable[..., float]] = {
-        "That is the map behind the first convolution. The pooling comes after it.": lambda n: (
+    mistakes: dict[str, Callable[..., float]] = {
+        "That is the map after the first convolution. The pooling comes after it.": lambda n: (
             (n - 7) // 4 + 1
         ),
-        "Padding adds 2 pixels on each side, 4 in all, before the convolution looks.": lambda n: (
+        "Padding adds 2 pixels on each side, 4 in all, before the convolution.": lambda n: (
             ((n - 11) // 4 - 2) // 2 + 1
         ),
-        "Padding stands on both sides: it adds 2 twice.": lambda n: ((n - 9) // 4 - 2) // 2 + 1,
+        "Padding is on both sides: it adds 2 twice.": lambda n: ((n - 9) // 4 - 2) // 2 + 1,
         "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.": lambda n: (
             ((n - 7) // 4 + 1) // 2
         ),
@@ -39,12 +39,12 @@ def side(answer: Callable[[int], int]) -> Verdict:
             ((n - 7) / 4 - 2) / 2 + 1
         ),
     }
-    return function(
+    return check_function(
         answer,
         lambda n: ((n - 7) // 4 - 2) // 2 + 1,
-        slips,
+        mistakes,
         [(n,) for n in (15, 28, 32, 64, 225)],
-        "A window of k pixels with step s fits (n + 2 padding - k) // s + 1 times, and then the pooling's does.",
+        "A window of k pixels with stride s fits (n + 2 padding - k) // s + 1 times, here for conv and pooling.",
         "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?",
     )
 
@@ -54,7 +54,7 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
 
     Args:
         answer: function of C, types, D, kernel, places, J and E: channels of the feature map, capsule types, numbers
-            in a primary capsule, side of the kernel, places where it looks, classes, numbers in a class capsule.
+            in a primary capsule, side of the kernel, positions of the kernel, classes, numbers in a class capsule.
 
     Returns:
         The verdict.
@@ -66,7 +66,7 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
     def convolution(C: int, types: int, D: int, kernel: int) -> int:
         return types * D * (C * kernel**2 + 1)
 
-    slips: dict[str, Callable[..., float]] = {
+    mistakes: dict[str, Callable[..., float]] = {
         "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.": (
             lambda C, types, D, kernel, places, J, E: types * places * J * E * D
         ),
@@ -90,12 +90,12 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
             )
         ),
     }
-    return function(
+    return check_function(
         answer,
         lambda C, types, D, kernel, places, J, E: (
             convolution(C, types, D, kernel) + types * places * J * E * D
         ),
-        slips,
+        mistakes,
         [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
         "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
         "Count the convolution first (its weights and its biases), then the matrices W_ij.",
@@ -114,17 +114,18 @@ def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor
     >>> residual_block(lambda x, branch: torch.relu(x + branch(x))).right
     True
     """
-    x, branch = sample(B, C, SIDE, SIDE), torch.sin
-    if isinstance(result := call(answer, x, branch), Verdict):
+    x, branch = random_tensor(B, C, SIDE, SIDE), torch.sin
+    if isinstance(result := call_answer(answer, x, branch), Verdict):
         return result
-    wrong = {
-        "The last step is missing: a ReLU behind the sum.": x + branch(x),
+    mistakes = {
+        "The last step is missing: a ReLU after the sum.": x + branch(x),
         "That is the branch alone. Where is the shortcut?": torch.relu(branch(x)),
-        "The ReLU stands behind the sum: like this the branch could only ever add.": x + torch.relu(branch(x)),
+        "The ReLU belongs after the sum: with a ReLU before it the branch could only ever add.":
+            x + torch.relu(branch(x)),
         "The branch must be given x, not the branch's own output.": torch.relu(x + branch(branch(x))),
     }  # fmt: skip
-    praise = "A branch that says nothing lets through what came in: the block begins as (nearly) none."
-    return compare(result, torch.relu(x + branch(x)), wrong, praise, "[B, C, H, W]")
+    praise = "If the branch is near zero, the block is near the identity (for x >= 0)."
+    return compare_tensors(result, torch.relu(x + branch(x)), mistakes, praise, "[B, C, H, W]")
 
 
 def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -140,18 +141,18 @@ def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
     >>> as_capsules(lambda sums: sums.sigmoid()[:, :, None]).right
     True
     """
-    sums = sample(B, J)
-    if isinstance(result := call(answer, sums), Verdict):
+    sums = random_tensor(B, J)
+    if isinstance(result := call_answer(answer, sums), Verdict):
         return result
     scores = sums.sigmoid()
-    wrong = {
-        "The numbers are right. A capsule is a vector, if only of one number: an axis is missing.": scores,
+    mistakes = {
+        "The numbers are right. A capsule is a vector, even if of one number: an axis is missing.": scores,
         "The new axis is the last one, E: one number for each class, not one class.": scores[:, None, :],
-        "Softmax shares one unit out among the classes. A sigmoid answers for each class alone.": (
+        "The softmax divides one unit among the classes. A sigmoid scores each class alone.": (
             sums.softmax(1)[:, :, None]
         ),
         "A length is not negative, and these numbers may be: put them through a sigmoid.": sums[:, :, None],
         "The length of tanh is large for large negative sums as well.": sums.tanh()[:, :, None],
     }
-    praise = "One positive number is its own length: losses, evaluation and figures take such capsules as they are."
-    return compare(result, scores[:, :, None], wrong, praise, "[B, J, 1]")
+    praise = "One positive number is its own length: losses, evaluation and figures accept such capsules unchanged."
+    return compare_tensors(result, scores[:, :, None], mistakes, praise, "[B, J, 1]")

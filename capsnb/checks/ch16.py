@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call, compare, function, number
+from capsnb.checks import Verdict, call_answer, check_function, compare_tensors, to_number
 
 
-def factor(answer: object) -> Verdict:
-    """Check the smallest power of two that carries a gradient of 2^-30 into fp16.
+def loss_scale(answer: object) -> Verdict:
+    """Check the smallest loss scale, a power of two, with which a gradient of 2^-30 is not zero in fp16.
 
     Args:
         answer: a number, or `...`.
@@ -19,37 +19,37 @@ def factor(answer: object) -> Verdict:
     Returns:
         The verdict.
 
-    >>> factor(32)
+    >>> loss_scale(32)
     ✗ Not yet. 2^-25 lies halfway between zero and fp16's smallest number. The tie goes to the even one: zero.
     """
-    value = number(answer)
+    value = to_number(answer)
     if isinstance(value, Verdict):
         return value
-    slips = {
-        2.0**6: (True, "2^-24 is the smallest number above zero that fp16 has, with one bit left of it."),
+    known_answers = {
+        2.0**6: (True, "2^-24 is the smallest number above zero that fp16 has, with one significant bit."),
         2.0**5: (
             False,
             "2^-25 lies halfway between zero and fp16's smallest number. The tie goes to the even one: zero.",
         ),
         2.0**16: (
             False,
-            "That makes it 2^-14, fp16's smallest number with all its bits. Smaller ones have fewer.",
+            "That makes it 2^-14, fp16's smallest normal number. Smaller ones have fewer bits.",
         ),
         2.0**30: (False, "That makes it 1. It need not be as large as that."),
-        6.0: (False, "That is the exponent. The factor itself is asked."),
+        6.0: (False, "That is the exponent. The question is about the factor itself."),
     }
-    if value in slips:
-        return Verdict(*slips[value])
+    if value in known_answers:
+        return Verdict(*known_answers[value])
     if value < 2.0**5:
         return Verdict(
             False,
             "That is too small: fp16 would still make zero of it. Try torch.tensor(..., dtype=torch.half).",
         )
-    return Verdict(False, "It survives with a smaller power of two as well, or your number is none.")
+    return Verdict(False, "A smaller power of two is enough, or your number is not a power of two.")
 
 
 def weights(answer: Callable[[Tensor], Tensor]) -> Verdict:
-    """Check the weights of accumulated batches' mean losses.
+    """Check the weights of the mean losses in gradient accumulation.
 
     Args:
         answer: function of the batches' sizes, integers `[K]`, that returns a weight for each, `[K]`.
@@ -61,10 +61,10 @@ def weights(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     sizes = torch.tensor([20, 20, 10])
-    if isinstance(result := call(answer, sizes), Verdict):
+    if isinstance(result := call_answer(answer, sizes), Verdict):
         return result
-    right = sizes.double() / sizes.sum()
-    wrong = {
+    expected = sizes.double() / sizes.sum()
+    mistakes = {
         "Those are the shares if all batches were of one size. The images of the small one would count double.":
             torch.full((3,), 1 / 3, dtype=torch.float64),
         "That adds up means, so that the gradient grows with the number of batches.":
@@ -74,63 +74,63 @@ def weights(answer: Callable[[Tensor], Tensor]) -> Verdict:
             (1 / sizes.double()) / (1 / sizes.double()).sum(),
     }  # fmt: skip
     praise = "Each image counts the same, in whichever batch it is; the weights sum to one."
-    return compare(result, right, wrong, praise, "[K]")
+    return compare_tensors(result, expected, mistakes, praise, "[K]")
 
 
-def share(answer: Callable[[int, int, int], float]) -> Verdict:
-    """Check what a process multiplies its mean loss by, so that DDP's mean is the gradient of the batch.
+def loss_weight(answer: Callable[[int, int, int], float]) -> Verdict:
+    """Check the factor of a rank's mean loss with which DDP's mean is the gradient of the whole batch.
 
     Args:
-        answer: function of the rows of this process, the rows of the whole batch, and the number of processes.
+        answer: function of the images of this rank, the images of the whole batch, and the number of ranks.
 
     Returns:
         The verdict.
 
-    >>> share(lambda mine, rows, processes: processes * mine / rows).right
+    >>> loss_weight(lambda images, batch, ranks: ranks * images / batch).right
     True
     """
-    slips = {
-        "That is its share of the batch. DDP divides the sum by the number of processes once more.":
-            lambda mine, rows, processes: mine / rows,
-        "That is right only where all processes have equally many rows.": lambda mine, rows, processes: 1.0,
-        "That undoes DDP's mean, but a mean over few rows then counts as much as one over many.":
-            lambda mine, rows, processes: processes,
-        "The fraction is upside down: a process with few rows must count less.":
-            lambda mine, rows, processes: rows / (processes * mine) if mine else 0.0,
-        "Multiply by the number of processes, since DDP divides by it.":
-            lambda mine, rows, processes: mine / (rows * processes),
+    mistakes = {
+        "That is the rank's share of the batch. DDP divides the sum by the number of ranks once more.":
+            lambda images, batch, ranks: images / batch,
+        "That is right only if all ranks have equally many images.": lambda images, batch, ranks: 1.0,
+        "That undoes DDP's mean, but a mean over few images then counts as much as one over many.":
+            lambda images, batch, ranks: ranks,
+        "The fraction is upside down: a rank with few images must count less.":
+            lambda images, batch, ranks: batch / (ranks * images) if images else 0.0,
+        "Multiply by the number of ranks, since DDP divides by it.":
+            lambda images, batch, ranks: images / (batch * ranks),
     }  # fmt: skip
     cases = [(16, 31, 2), (15, 31, 2), (3, 8, 3), (0, 1, 2)]
-    praise = "The processes' weights sum to their number, and an empty share counts nothing."
-    return function(answer, lambda mine, rows, processes: processes * mine / rows, slips, cases, praise)
+    praise = "The weights of all ranks sum to their number, and a rank without images has weight 0."
+    return check_function(
+        answer, lambda images, batch, ranks: ranks * images / batch, mistakes, cases, praise
+    )
 
 
-def sent(answer: Callable[[float, int], float]) -> Verdict:
-    """Check how many bytes each process of a ring sends until all have the sum of everyone's gradients.
+def ring_bytes(answer: Callable[[float, int], float]) -> Verdict:
+    """Check how many bytes each rank sends in a ring all-reduce of the gradients.
 
     Args:
-        answer: function of the gradients' bytes and the number of processes.
+        answer: function of the gradients' bytes and the number of ranks.
 
     Returns:
         The verdict.
 
-    >>> sent(lambda size, processes: 2 * (processes - 1) / processes * size).right
+    >>> ring_bytes(lambda size, ranks: 2 * (ranks - 1) / ranks * size).right
     True
     """
-    slips = {
-        "After that each process has the sum of one piece. It takes as long again until all have all pieces.":
-            lambda size, processes: (processes - 1) / processes * size,
-        "Those are whole gradients, sent to each of the others. In the ring only pieces travel.":
-            lambda size, processes: (processes - 1) * size,
+    mistakes = {
+        "That is the reduce-scatter: each rank has the sum of one piece. The all-gather takes as long again.":
+            lambda size, ranks: (ranks - 1) / ranks * size,
+        "Those are whole gradients, sent to each of the others. In a ring only pieces travel.":
+            lambda size, ranks: (ranks - 1) * size,
         "A piece of 1/N is sent 2(N - 1) times. You sent whole gradients.":
-            lambda size, processes: 2 * (processes - 1) * size,
-        "That is the limit for many processes. For a few it is less: nobody sends his own last piece.":
-            lambda size, processes: 2 * size,
+            lambda size, ranks: 2 * (ranks - 1) * size,
+        "That is the limit for many ranks. For a few it is less: the factor is 2(N - 1)/N.":
+            lambda size, ranks: 2 * size,
         "The gradients once? Two neighbours could do with that, if each of them added up one half.":
-            lambda size, processes: size,
+            lambda size, ranks: size,
     }  # fmt: skip
     cases = [(100.0, 4), (30.0, 3), (8.0, 8)]
-    praise = "Nearly 2 × the gradients, however many processes there are: that is why rings scale."
-    return function(
-        answer, lambda size, processes: 2 * (processes - 1) / processes * size, slips, cases, praise
-    )
+    praise = "Nearly 2 × the gradients, however many ranks there are: that is why a ring all-reduce scales."
+    return check_function(answer, lambda size, ranks: 2 * (ranks - 1) / ranks * size, mistakes, cases, praise)

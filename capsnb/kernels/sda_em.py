@@ -22,12 +22,12 @@ from capsnb.routing import (
     INVERSE_TEMPERATURE,
     activation_logit,
     assignments,
+    clip_votes,
     distance_scale,
     distances,
     em_routing,
-    floored,
+    floored_variance,
     scaled_distance_routing,
-    shorten,
 )
 
 TILED_BACKENDS = ("eager", "fused", "auto")
@@ -183,7 +183,7 @@ def _sda_in_tiles(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, deta
 
 def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     """s, `[B, J, E]`, with the couplings that v and t give."""
-    votes = shorten(_votes(u, weight), u)
+    votes = clip_votes(_votes(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
@@ -191,7 +191,7 @@ def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor)
 
 def _distance_sum(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
-    return (distances(shorten(_votes(u, weight), u), v).sum((1, 2)),)
+    return (distances(clip_votes(_votes(u, weight), u), v).sum((1, 2)),)
 
 
 def _em_in_tiles(
@@ -210,7 +210,7 @@ def _em_in_tiles(
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *gaussians)
             mean = sums / (mass + EPSILON)[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored(
+            variance = floored_variance(
                 sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0], mass
             )
             temperature = inverse_temperature * r / iterations

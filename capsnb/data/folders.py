@@ -1,0 +1,136 @@
+"""Your own images in folders, one folder for each class of each split (an alternative to the data of chapter 4)."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capsnb.data.splits import ImageData, Split
+from capsnb.preprocess import Preprocess
+
+GREY_MODES = ("1", "L", "LA")  # modes of Pillow that are read as one channel
+COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # modes that are read as three channels
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")  # operating systems create these in folders
+
+
+def load_folder(path: Path, preprocess: Preprocess) -> ImageData:
+    """Load the images in `path/train/<class>/*` and `path/test/<class>/*`.
+
+    Args:
+        path: the folder with the folders `train` and `test`.
+        preprocess: the preprocessing.
+
+    Returns:
+        The data set "folder:NAME"; the classes are in alphabetical order.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty, or a class is in one split only.
+        ValueError: a file cannot be read as an image, or has another size than most.
+    """
+    files = {part: _class_files(path / part) for part in ("train", "test")}
+    for part, other in (("train", "test"), ("test", "train")):
+        for name in files[part]:
+            if name not in files[other]:
+                raise FileNotFoundError(
+                    f'class "{name}" is in {path / part} but not in {path / other}: both splits need images '
+                    f"of each class; add {path / other / name} or remove {path / part / name}"
+                )
+    classes = tuple(files["train"])
+    labelled = [
+        (file, label)
+        for part in ("train", "test")
+        for label, name in enumerate(classes)
+        for file in files[part][name]
+    ]
+    images = _read_images([file for file, _ in labelled])
+    labels = torch.tensor([label for _, label in labelled])
+    count = sum(map(len, files["train"].values()))
+    return ImageData(
+        f"folder:{path.resolve().name}",
+        classes,
+        Split(images[:count], labels[:count]),
+        Split(images[count:], labels[count:]),
+        preprocess,
+    )
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each class, both in alphabetical order, without hidden files and files of operating systems."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}: folder:PATH takes the images in PATH/train/<class>/ and "
+            "PATH/test/<class>/"
+        )
+
+    def visible(parent: Path) -> list[Path]:
+        return sorted(
+            entry
+            for entry in parent.iterdir()
+            if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES
+        )
+
+    classes: dict[str, list[Path]] = {}
+    for entry in visible(folder):
+        if not entry.is_dir():
+            raise ValueError(
+                f"{entry} is beside the folders of the classes: move it into {folder}/<class>/ or remove it"
+            )
+        classes[entry.name] = visible(entry)
+        if not classes[entry.name]:
+            raise FileNotFoundError(
+                f'class "{entry.name}" is empty: put images into {entry} or remove the folder'
+            )
+    if not classes:
+        raise FileNotFoundError(f"{folder} holds no classes: put the images into {folder}/<class>/")
+    return classes
+
+
+def _read_images(paths: list[Path]) -> Tensor:
+    """Decode image files in threads into uint8 [N, C, H, W]; C is 1 if all of them are grey, else 3."""
+    from tqdm import tqdm
+
+    # chunks, because a task for each file is slower
+    chunks = [paths[first : first + 256] for first in range(0, len(paths), 256)]
+    images: list[np.ndarray] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(paths), desc="reading images", unit="", delay=1, leave=False) as progress,
+    ):
+        for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
+            images += decoded
+            progress.update(len(decoded))
+    height, width = Counter(image.shape[:2] for image in images).most_common(1)[0][0]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != (height, width):
+            raise ValueError(
+                f"{path} has {image.shape[0]}x{image.shape[1]} pixels (height x width), most others "
+                f"{height}x{width}: bring all images to one size first"
+            )
+    channels = max(image.shape[2] for image in images)
+    stacked = torch.empty(len(images), channels, height, width, dtype=torch.uint8)
+    for target, image in zip(stacked, images, strict=True):
+        target.copy_(torch.from_numpy(image).permute(2, 0, 1))  # a grey image is copied into all channels
+    return stacked
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Read one image as uint8 [H, W, 1] or [H, W, 3], rotated as its EXIF orientation requires."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode in GREY_MODES or mode in COLOUR_MODES:
+                image.load()
+                upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+                pixels = np.array(upright.convert("L" if mode in GREY_MODES else "RGB"))
+                return pixels.reshape(*pixels.shape[:2], -1)
+    except Exception as error:  # Pillow's decoders raise many types of errors for a damaged file
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+    raise ValueError(f"{path} has {mode} pixels, not 8 bits per channel: convert it to 8-bit grey or RGB")

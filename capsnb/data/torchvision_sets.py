@@ -1,0 +1,98 @@
+"""SVHN and CIFAR, read through torchvision, which checks the MD5 of each file (used in chapter 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from capsnb.data.splits import DIGITS, ImageData, Split, corrupt_file_error, make_split
+from capsnb.preprocess import Preprocess
+
+
+def load_svhn(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
+    """Load SVHN's cropped digits, 32x32 RGB, without the extra training images.
+
+    Args:
+        root: the folder of `train_32x32.mat` and `test_32x32.mat`.
+        download: download missing files.
+        preprocess: the preprocessing.
+
+    Returns:
+        73,257 training and 26,032 test images of 10 classes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is truncated, corrupt or mislabelled.
+    """
+    from torchvision.datasets import SVHN
+
+    files = {part: (root / SVHN.split_list[part][1], SVHN.split_list[part][2]) for part in ("train", "test")}
+
+    def load_split(part: str) -> Split:
+        dataset = SVHN(root, part, download=download)
+        images = torch.from_numpy(np.ascontiguousarray(dataset.data))
+        return make_split(images, dataset.labels, DIGITS, str(files[part][0]))
+
+    with _file_errors("svhn", files.values(), f"put it into {root}"):
+        train, test = load_split("train"), load_split("test")
+    return ImageData("svhn", DIGITS, train, test, preprocess)
+
+
+def load_cifar(name: str, root: Path, download: bool, preprocess: Preprocess) -> ImageData:
+    """Load CIFAR-10 or CIFAR-100, 32x32 RGB.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        root: the folder in which the published archive was unpacked.
+        download: download a missing archive.
+        preprocess: the preprocessing.
+
+    Returns:
+        50,000 training and 10,000 test images of 10 or 100 classes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is truncated, corrupt or mislabelled.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    cifar = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    folder = root / cifar.base_folder
+    files = {
+        part: [(folder / file, md5) for file, md5 in listed]
+        for part, listed in (("train", cifar.train_list), ("test", cifar.test_list))
+    }
+    meta = (folder / cifar.meta["filename"], cifar.meta["md5"])
+
+    def load_split(part: str) -> tuple[Split, tuple[str, ...]]:
+        dataset = cifar(root, train=part == "train", download=download)
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        classes = tuple(dataset.classes)
+        source = " with ".join(str(path) for path, _ in files[part])
+        return make_split(images, dataset.targets, classes, source), classes
+
+    with _file_errors(name, [*files["train"], *files["test"], meta], f"unpack {cifar.filename} in {root}"):
+        (train, classes), (test, _) = load_split("train"), load_split("test")
+    return ImageData(name, classes, train, test, preprocess)
+
+
+@contextmanager
+def _file_errors(name: str, files: Iterable[tuple[Path, str]], remedy: str) -> Iterator[None]:
+    """Replace torchvision's RuntimeError, which names no file, by an error for the first missing or corrupt file."""
+    from torchvision.datasets.utils import check_integrity
+
+    try:
+        yield
+    except RuntimeError as error:
+        for path, md5 in files:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'{path} is not there: {remedy}, or download it with load_data("{name}", download=True)'
+                ) from error
+            if not check_integrity(path, md5):
+                raise corrupt_file_error(path, f"its MD5 is not {md5}") from error
+        raise
