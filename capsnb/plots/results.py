@@ -96,7 +96,7 @@ def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]])
         many = f" (mean and range of {len(seeds)} seeds)" if len(seeds) > 1 else ""
         seaborn.lineplot(
             x=np.repeat(epochs, len(seeds)), y=values.ravel(), ax=axis, label=name + many, legend=False,
-            errorbar=("pi", 100), err_kws={"linewidth": 0}, color=COLOURS[k], linestyle=LINES[k],
+            errorbar=("pi", 100) if many else None, err_kws={"linewidth": 0}, color=COLOURS[k], linestyle=LINES[k],
             marker=MARKERS[k], markeredgecolor=COLOURS[k], markevery=math.ceil(len(values) / 10),
         )  # fmt: skip
         first, last = _number(values[0].mean()), _number(values[-1].mean())

@@ -97,14 +97,12 @@ def figure(
     >>> left.set_xlabel("epoch").get_text()
     'epoch'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with in_style():
         default_height = rows * {1: 3.3, 2: 2.9}.get(columns, 2.3) + (0.3 if title else 0)
         # Not pyplot's: the notebook would show it a second time at the end of the cell.
         fig = Figure(figsize=(width, height or default_height), layout="constrained")
-        FigureCanvasAgg(fig)  # seaborn draws as it labels: without a canvas it would open a pyplot figure
         axes = fig.subplots(rows, columns, **subplots)
         if title:
             fig.suptitle(title)
@@ -136,17 +134,16 @@ def describe(fig: Figure, alt: str) -> Figure:
     return fig
 
 
-def name_ticks(axis: Axis, names: Sequence[str], *, first: float = 0, room: int | None = None) -> None:
-    """Name up to 20 classes along an axis, evenly spaced.
+def name_ticks(axis: Axis, names: Sequence[str], *, first: float = 0, room: float = math.inf) -> None:
+    """Name all classes along an axis, or every second, third, ... where all of them do not fit.
 
     Args:
         axis: of x or y.
         names: of all classes; their ticks are 1 apart.
         first: where the first tick is.
-        room: letters that fit side by side; words that need more stand upright.
+        room: letters that fit side by side; names that need more stand upright.
     """
-    step = math.ceil(len(names) / 20)
+    step = math.ceil(len(names) / min(20, room / 1.5))  # an upright name is as wide as 1.5 letters
     shown = names[::step]
     letters = len(shown) * max(map(len, shown))
-    rotation = 90 if room is not None and letters > room else 0
-    axis.set_ticks(first + np.arange(0, len(names), step), shown, rotation=rotation)
+    axis.set_ticks(first + np.arange(0, len(names), step), shown, rotation=90 if letters > room else 0)
