@@ -1,6 +1,6 @@
 """How figures get into a page: as SVG with the page's own ink, as a live figure, and with packed numbers.
 
-Chapter 2, *Vectors that squash*, has the first live figure, and chapters 3, 4, 10 and 17 have one each.
+The first live figure is in chapter 2, *Vectors that squash*; chapters 3, 4, 10 and 17 have one each.
 """
 
 from __future__ import annotations

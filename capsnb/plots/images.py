@@ -1,6 +1,6 @@
 """Images as models see, mistake and draw them: grids, mistakes, reconstructions, perturbations.
 
-Chapter 1, *Why capsules*, shows its images in a grid; chapter 4, *A first CapsNet*, looks at what a decoder draws.
+Used from chapter 1, *Why capsules?*, on; chapter 4, *A first CapsNet*, looks at what a decoder draws.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How routing by agreement shares input capsules among outputs. Chapter 3, *Routing by agreement*, draws it."""
+"""How routing by agreement shares input capsules among outputs; drawn in chapter 3, *Routing by agreement*."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The book's style: colours, line styles and an ink that are read on light and on dark pages.
 
-Chapter 1, *Why capsules*, draws its own figures in it, and so does every chapter after it.
+Used from chapter 1, *Why capsules?*, on, also for the figures that chapters draw themselves.
 """
 
 from __future__ import annotations
