@@ -1,11 +1,16 @@
 import base64
 import io
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -192,8 +197,13 @@ def test_curves_tell_means_and_ranges() -> None:
     left, right = fig.axes
     assert (left.get_xlabel(), right.get_ylabel()) == ("epoch", "test accuracy / %")
     np.testing.assert_allclose(right.lines[0].get_ydata(), [79.5, 89.5, 100 * (1 - 0.2 / 3) - 0.5, 94.5])
-    band = right.collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == (pytest.approx(79), pytest.approx(95))
+    (band,) = right.collections  # "b" has a single run, so no band
+    ends = {epoch: [] for epoch in range(1, 5)}
+    for epoch, height in band.get_paths()[0].vertices:
+        ends[epoch].append(height)
+    for epoch, heights in ends.items():  # the lowest and the highest seed, which are 1 % apart
+        highest = 100 - 20 / epoch
+        assert (min(heights), max(heights)) == (pytest.approx(highest - 1), pytest.approx(highest))
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a (mean and range of 2 seeds)", "b"]
     assert len({(line.get_linestyle(), line.get_marker()) for line in left.lines}) == 2
 
@@ -220,11 +230,21 @@ def test_confusion_matrix_writes_every_count_and_the_commonest_mistake() -> None
     fig = plots.confusion_matrix(result)
     assert "66.7 % of 12 images right, commonest mistake: bee taken for cat (3×)" in fig.alt
     assert "ant 80.0 %, bee 25.0 %, cat 100.0 %" in fig.alt
-    cells = {
-        (round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in fig.axes[0].texts
-    }
+    cells = {t.get_position(): t.get_text() for t in fig.axes[0].texts}
+    page = plots.to_html(fig)
+    (picture,) = pictures(page)
+    assert fig.axes[0].images[0].get_extent() == [0, 3, 3, 0]  # the pixels are where the counts are
     for (i, j), count in np.ndenumerate(result.confusion):
-        assert cells[i, j] == (str(count) if count else "·")
+        assert cells[j + 0.5, i + 0.5] == (str(count) if count else "·")
+        assert f">{cells[j + 0.5, i + 0.5]}</text>" in page
+        *colour, opacity = picture[i, j] / 255
+        assert (opacity > 0) == (count > 0)
+        if count:
+            np.testing.assert_allclose(colour, to_rgb(plots.COLOURS[0 if i == j else 1]), atol=0.005)
+        for ground, ink in LIGHT, DARK:
+            seen = opacity * np.array(colour) + (1 - opacity) * np.array(to_rgb(ground))
+            assert contrast(tuple(seen), to_rgb(ink)) >= 4.5
+    assert picture[0, 0, 3] < picture[2, 2, 3] and picture[0, 1, 3] < picture[1, 2, 3]  # deeper: more
     tied = plots.confusion_matrix(evaluation_of_scores([0, 1], [[0, 1], [1, 0]], ("a", "b")))
     assert "a taken for b (1×, as are 1 others)" in tied.alt
     assert "no mistakes" in plots.confusion_matrix(evaluation_of_scores([0, 1], np.eye(2), ("a", "b"))).alt
@@ -233,9 +253,53 @@ def test_confusion_matrix_writes_every_count_and_the_commonest_mistake() -> None
 def test_a_hundred_classes_are_drawn_without_counts() -> None:
     names = [f"class{i}" for i in range(100)]
     result = evaluation_of_scores(range(100), np.eye(100), names)
-    axes = plots.confusion_matrix(result).axes[0]
+    fig = plots.confusion_matrix(result)
+    axes = fig.axes[0]
     assert not axes.texts and len(axes.get_xticks()) == 20
+    page = plots.to_html(fig)
+    (picture,) = pictures(page)
+    assert picture.shape == (100, 100, 4) and len(page) < 30_000
+    np.testing.assert_array_equal(picture[..., 3], 255 * np.eye(100))
     plots.roc(result)
+
+
+@pytest.mark.parametrize(
+    "names", [["ant", "bee", "cat"], list(map(str, range(10, 30))), [f"automobile{i}" for i in range(10)]]
+)
+def test_names_of_classes_do_not_overlap(names: list[str]) -> None:
+    confused = np.roll(np.eye(len(names)), 1, axis=1)  # all mistakes are as frequent: the longest title
+    matrix = plots.confusion_matrix(evaluation_of_scores(range(len(names)), confused, names))
+    shares = plots.couplings(np.full((3, 1, 8, len(names)), 1 / len(names)), names)
+    for fig, axes in ((matrix, matrix.axes[0]), (shares, shares.axes[3])):
+        fig.draw_without_rendering()
+        labels = axes.get_xticklabels()
+        assert [label.get_text() for label in labels] == names[:: round(len(names) / len(labels))]
+        boxes = [label.get_window_extent().padded(-0.5) for label in labels]  # with the space above letters
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    title = matrix._suptitle.get_window_extent()
+    assert "others)" in matrix.get_suptitle() and matrix.bbox.x0 <= title.x0 <= title.x1 <= matrix.bbox.x1
+
+
+def test_seaborn_leaves_matplotlib_as_it_was(monkeypatch: pytest.MonkeyPatch, result: Evaluation) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "seaborn"]:
+        monkeypatch.delitem(sys.modules, name)
+    plt.close("all")
+    with matplotlib.rc_context({"axes.labelcolor": "red", "lines.linewidth": 7}):
+        before, defaults = dict(matplotlib.rcParams), dict(matplotlib.rcParamsDefault)
+        plots.confusion_matrix(result)
+        plots.curves({"a": [history(0), history(1)]})
+        assert dict(matplotlib.rcParams) == before and dict(matplotlib.rcParamsDefault) == defaults
+        import seaborn
+
+        seaborn.reset_orig()
+        assert dict(matplotlib.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_chapters_find_every_name_that_they_use() -> None:
+    book = Path(__file__).resolve().parent.parent / "book"
+    used = {name for page in book.glob("*.ipynb") for name in re.findall(r"\bplots\.(\w+)", page.read_text())}
+    assert len(used) > 15 and used <= set(plots.__all__)
 
 
 def test_roc_names_the_three_worst() -> None:
@@ -421,7 +485,6 @@ def test_pictures_need_a_decoder(data: ImageData) -> None:
 @pytest.fixture
 def notebook() -> Iterator[Callable[[str], list[dict[str, str]]]]:
     """Run a cell as Jupyter does, with the inline backend; returns the data of each output."""
-    import matplotlib.pyplot as plt
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
@@ -475,7 +538,7 @@ def test_style_needs_no_notebook() -> None:
 
 def test_a_title_of_curves_does_not_lie_on_the_legend():
     fig = plots.curves({"one": history(0), "two": history(1)}, title="Two runs")
-    fig.canvas.draw()
+    fig.draw_without_rendering()
     (legend,) = fig.legends
     assert fig.get_suptitle() == "Two runs"
     assert not legend.get_window_extent().overlaps(fig._suptitle.get_window_extent())

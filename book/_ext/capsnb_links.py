@@ -25,7 +25,13 @@ Place = tuple[str, str]  # a page, and an identifier on it
 
 # A name, perhaps called.
 CODE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S)
-PACKAGES = ("capsnb", "capsnb.kernels", "capsnb.bench", "capsnb.experiments")
+PACKAGES = (
+    "capsnb",
+    "capsnb.plots",
+    "capsnb.kernels",
+    "capsnb.bench",
+    "capsnb.experiments",
+)
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")
 CHAPTERS = re.compile(r"(chapters?)\s+(\d+(?:,\s+\d+)*(?:\s+and\s+\d+)?)")
@@ -178,8 +184,7 @@ class CodeLinks(Links):
                 if full in objects and not name.startswith("_"):
                     place = (objects[full].docname, objects[full].node_id)
                     found[f"{package}.{name}"] = {place}
-                    if package == "capsnb":
-                        found[name] = {place}
+                    found[f"{package}.{name}".removeprefix("capsnb.")] = {place}
         for path, _ in command_line()[1:]:
             found[" ".join(path)] = {("reference-cli", "-".join(path))}
         return {name: there.pop() for name, there in found.items() if len(there) == 1}

@@ -1,0 +1,19 @@
+"""The book's figures: one style, for light and dark pages, each with a text alternative.
+
+Used in every chapter; what the figures of a trained network tell is asked in chapter 15, *How good is it, really?*
+Every function returns a matplotlib figure that carries a text alternative (`describe`). In a notebook, after
+`use_style()`, a figure is shown as an SVG inside the page: its ink is the page's own (`currentColor`), its
+text is in the page's font, and the same figure always gives the same bytes.
+"""
+
+from capsnb.plots.embed import Live, live, packed, to_html, unpacked, use_style
+from capsnb.plots.images import image_grid, mistakes, perturbations, reconstructions
+from capsnb.plots.results import confusion_matrix, curves, reliability, roc, tint
+from capsnb.plots.routing import couplings
+from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure
+
+__all__ = [
+    "COLOURS", "INK", "LINES", "MARKERS", "WIDTH", "Live", "confusion_matrix", "couplings", "curves", "describe",
+    "figure", "image_grid", "live", "mistakes", "packed", "perturbations", "reconstructions", "reliability", "roc",
+    "tint", "to_html", "unpacked", "use_style",
+]  # fmt: skip
