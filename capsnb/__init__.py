@@ -1,6 +1,7 @@
 """Capsule networks, from the squash up: the package behind the book."""
 
 from capsnb import checks, plots
+from capsnb._version import __version__ as __version__
 from capsnb.data import ImageData, Preprocess, Split, load_data
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.functional import squash
@@ -22,7 +23,6 @@ from capsnb.reversible import MomentumCapsules, ResidualCapsules
 from capsnb.routing import em_routing, routing_by_agreement, scaled_distance_routing
 from capsnb.training import History, TrainConfig, fit
 
-__version__ = "0.1.0"
 __all__ = [
     "AlexCapsNet",
     "BackboneNet",

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from capsnb._version import __version__
+
 T = TypeVar("T")
 
 
@@ -46,7 +48,7 @@ def start_chapter(seed: int = 0) -> Chapter:
     Raises:
         ValueError: `CAPSNB_PROFILE` is neither "quick" nor "full".
     """
-    from capsnb import __version__, plots
+    from capsnb import plots
 
     profile = os.environ.get("CAPSNB_PROFILE", "quick")
     if profile not in ("quick", "full"):

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from capsnb._version import __version__
+
 
 def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()) -> int:
     """How much memory autograd holds on to for the backward pass while `function` runs.
@@ -276,8 +278,6 @@ def versions() -> dict[str, str]:
     True
     """
     from importlib.metadata import PackageNotFoundError, version
-
-    from capsnb import __version__
 
     found = {"python": platform.python_version(), "capsnb": __version__, "torch": str(torch.__version__)}
     for name in ("torchvision", "triton"):

@@ -1,0 +1,3 @@
+"""The version of capsnb: `pyproject.toml` and every module that states it read it here."""
+
+__version__ = "0.2.0"
