@@ -6,27 +6,46 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 VENV ?= .venv
-TORCH_INDEX ?=
+# uv installs several packages at once; pip does where uv cannot reach a package index, or is not allowed to.
+INSTALLER ?= uv
+LATEST ?=
+# Named once, it stays with the environment, so that a later lock does not bring the CUDA libraries in.
+TORCH_INDEX ?= $(shell cat "$(VENV)/torch-index" 2>/dev/null)
 STUDIES ?= depth collapse routings optimizers heads
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
 # Recipes run in make's own shell with paths relative to the repository: names with spaces above it do no harm.
 BIN = $(VENV)/bin
-READY = $(VENV)/.ready
+LOCK = requirements.lock
+# A stamp for each of the two sets of versions: `make` comes back to the lock after `make setup LATEST=1`.
+READY = $(VENV)/$(if $(LATEST),.latest,.locked)
+INSTALL = $(if $(filter pip,$(INSTALLER)),$(PIP) --no-compile,"$(BIN)/uv" pip install --quiet --python "$(BIN)/python")
+INDEX = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)" $(if $(filter uv,$(INSTALLER)),--index-strategy unsafe-best-match))
+PIP = "$(BIN)/python" -m pip install --quiet --disable-pip-version-check
 CHAPTERS = $(BIN)/python tools/chapters.py
 
+# Packages are installed without bytecode, and Python writes what it imports at the first import (half of the set-up's
+# work otherwise, for modules that nobody imports). A shell that forbids this would compile them in every process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup book bundle test lab chapter chapters measure lint format clean distclean
+.PHONY: help setup lock book bundle test lab chapter chapters measure lint format clean distclean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) (3.11 or later)  VENV=$(VENV)  TORCH_INDEX=<address of CPU-only wheels>"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or later)  VENV=$(VENV)  INSTALLER=$(INSTALLER) (uv or pip)"
+	@echo "           TORCH_INDEX=<address of CPU-only wheels>  LATEST=1 (the newest versions instead of the lock's)"
 
-setup: $(READY) ## make the virtual environment (the others do it when they need it)
+setup: $(READY) ## make the virtual environment with the versions of requirements.lock; LATEST=1: the newest
 
-$(READY): pyproject.toml
+lock: ## write requirements.lock for pyproject.toml, keeping versions that still fit; LATEST=1: the newest
+	@test -x "$(BIN)/uv" || $(MAKE) --no-print-directory setup INSTALLER=uv
+	@"$(BIN)/uv" pip compile pyproject.toml --extra all --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --quiet $(if $(LATEST),--upgrade) --custom-compile-command "make lock" --output-file $(LOCK)
+
+$(READY): pyproject.toml $(LOCK)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "capsnb: no '$(PYTHON)' here. Install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"; exit 1; }
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { \
@@ -36,8 +55,22 @@ $(READY): pyproject.toml
 	  echo "On Debian or Ubuntu: apt-get install python3-venv; elsewhere install the full Python, then run make again."; exit 1; }
 	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || { echo "capsnb: making $(VENV) ..."; "$(PYTHON)" -m venv "$(VENV)"; }
 	@echo "capsnb: installing the package and its tools (the first time this downloads some gigabytes) ..."
-	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
-	  $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") --editable ".[all]"
+	@rm -f "$(VENV)/.locked" "$(VENV)/.latest"
+ifneq ($(INSTALLER),pip)
+	@sed -n '/^uv==/,/[^\]$$/p' $(LOCK) > "$(VENV)/uv.txt"
+	@$(PIP) --require-hashes --requirement "$(VENV)/uv.txt"
+endif
+ifneq ($(LATEST),)
+	@$(INSTALL) --upgrade $(INDEX) --editable ".[all]"
+else ifneq ($(TORCH_INDEX),)
+# CPU-only wheels have other hashes and need no CUDA libraries: here the lock gives the versions alone.
+	@sed -n 's/ \\$$//; /^[a-z]/p' $(LOCK) > "$(VENV)/constraints.txt"
+	@$(INSTALL) $(INDEX) --constraint "$(VENV)/constraints.txt" --editable ".[all]"
+else
+	@$(INSTALL) --no-deps --require-hashes --requirement $(LOCK)
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+endif
+	@echo "$(TORCH_INDEX)" > "$(VENV)/torch-index"
 	@touch $(READY)
 
 book: $(READY) ## build the book: _build/html/index.html

@@ -4,7 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from capsnb import checks, plots
-from capsnb._version import __version__
+from capsnb._version import __version__ as __version__
 from capsnb.compat import check_torchvision
 from capsnb.data import ImageData, Preprocess, Split, load_data
 from capsnb.evaluation import Evaluation, evaluate
@@ -45,7 +45,6 @@ __all__ = [
     "RoutingCapsules",
     "Split",
     "TrainConfig",
-    "__version__",
     "capsule_loss",
     "checks",
     "em_routing",

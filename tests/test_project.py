@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
 
 # Each room may import the rooms before it, never one after it.
@@ -73,11 +76,12 @@ def test_imports_point_one_way(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_do_not_import_the_whole_package(source):
-    """`import capsnb` inside capsnb would hide which room is needed."""
-    tree = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
-    assert "capsnb" not in {
-        alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names
-    }
+    """`import capsnb`, or a name that capsnb hands on, would hide which room is needed."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert "capsnb" not in {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "capsnb":
+            assert {alias.name for alias in node.names} <= set(ROOMS)
 
 
 def imported_with_the_module(node: ast.AST) -> Iterator[str]:
@@ -109,9 +113,47 @@ def test_importing_capsnb_is_light():
 
 def test_version_is_one():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     import capsnb
 
-    assert citation["version"] == PROJECT["version"] == capsnb.__version__
+    assert PROJECT["dynamic"] == ["version"] and SETTINGS["tool"]["hatch"]["version"] == {
+        "path": "capsnb/_version.py"
+    }
+    assert citation["version"] == newest[1] == capsnb.__version__
+
+
+def everything(extra: str) -> list[Requirement]:
+    """An extra's requirements, with those of the extras that it names."""
+    found = []
+    for requirement in requirements(extra).values():
+        if requirement.name == PROJECT["name"]:
+            found += [other for name in requirement.extras for other in everything(name)]
+        else:
+            found.append(requirement)
+    return found
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_lock_holds_what_make_installs(python, system):
+    """One version of each package, with hashes, and one that pyproject.toml allows."""
+    machine = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": system}
+    locked: dict[str, str] = {}
+    for line in re.findall(r"^\w.*", LOCK, re.MULTILINE):
+        assert line.endswith(" \\"), f"no hashes: {line}"
+        requirement = Requirement(line.removesuffix("\\"))
+        if requirement.marker is None or requirement.marker.evaluate(machine):
+            assert requirement.name not in locked, f"two versions of {requirement.name}"
+            locked[requirement.name] = str(requirement.specifier).removeprefix("==")
+    backend = map(Requirement, SETTINGS["build-system"]["requires"])
+    for wanted in [*requirements().values(), *everything("all"), *backend]:
+        version = locked.get(canonicalize_name(wanted.name))
+        assert version and wanted.specifier.contains(version), f"{wanted} beside {version}: run `make lock`"
+
+
+def test_lock_holds_no_address():
+    """Where packages come from is a matter of the machine that installs them."""
+    assert re.search(r"://|^-", LOCK, re.MULTILINE) is None
 
 
 def test_conda_environment_agrees_with_pyproject():
@@ -141,9 +183,9 @@ def test_repository_address_is_one():
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "book/how-to-use.md"])
 def test_commands_that_documents_name_exist(name):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     text = (ROOT / name).read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
     assert named and named <= targets
     for tool in re.findall(r"tools/\w+\.py", text):
         assert (ROOT / tool).is_file()
