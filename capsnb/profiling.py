@@ -26,8 +26,6 @@ from torch import Tensor, nn
 
 from capsnb._version import __version__
 
-from capsnb._version import __version__
-
 
 def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()) -> int:
     """The memory of the tensors that autograd saves for the backward pass while `function` runs.
