@@ -379,7 +379,6 @@ def test_a_step_does_not_wait_to_read_a_number_from_the_device(scaled, data, mon
     assert 0 < counts[0] == counts[1]  # 4 steps and 10
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes them")
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
 def test_a_precision_that_needs_a_gpu_says_what_to_use(precision, data):
     with pytest.raises(ValueError, match=f"'{precision}' needs a GPU; use 'bf16' or 'fp32'"):
