@@ -1,7 +1,20 @@
 """What all tests share."""
 
+import gc
+
+import pytest
 from hypothesis import settings
 
 # A property is true or false; how long an example takes on a busy machine says nothing about it.
 settings.register_profile("capsnb", deadline=None)
 settings.load_profile("capsnb")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freeze_what_is_loaded():
+    """Spare the garbage collector the loaded libraries.
+
+    `profiling` collects garbage in each measurement; a million objects of PyTorch and others take half a second each.
+    """
+    gc.collect()
+    gc.freeze()

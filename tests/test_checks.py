@@ -1,45 +1,63 @@
 """The checks accept what is right, explain what is wrong, and leave an untouched exercise open.
 
-Chapters whose answers need nothing else state them as lists in `test_checks_NAME.py`: `RIGHT`, `WRONG`, `EXERCISES`.
+The answers of each chapter stand in `test_checks_chNN.py`: `RIGHT`, pairs of a check and an answer, and `WRONG`,
+with a part of the explanation as a third. What is special about a chapter is tested there.
 """
 
-import re
+import inspect
+from importlib import import_module
+from pathlib import Path
 
 import pytest
-import test_checks_ch05
-import test_checks_ch06
-import test_checks_ch07
-import test_checks_ch11
-import test_checks_ch12
-import test_checks_ch13
-import test_checks_ch14
-import test_checks_ch16
-import test_checks_ch17
 
-STATED = (
-    *(test_checks_ch13, test_checks_ch06, test_checks_ch11, test_checks_ch12),
-    *(test_checks_ch17, test_checks_ch16, test_checks_ch07, test_checks_ch14),
-    test_checks_ch05,
+from capsnb import checks
+
+CHAPTERS = [import_module(f"test_checks_ch{number:02}") for number in range(1, 18)]
+RIGHT, WRONG = (
+    [case for chapter in CHAPTERS for case in getattr(chapter, name)] for name in ("RIGHT", "WRONG")
 )
+EXERCISES = list(dict.fromkeys(check for check, _ in RIGHT))
+FUNCTIONS = list(dict.fromkeys(check for check, answer in RIGHT if callable(answer)))
 
 
-@pytest.mark.parametrize(("check", "answer"), [case for chapter in STATED for case in chapter.RIGHT])
+def name(value):
+    """How a test is called: by the chapter and the check."""
+    return f"{value.__module__[-4:]}.{value.__name__}" if inspect.isfunction(value) else None
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT, ids=name)
 def test_right_answers_are_accepted(check, answer):
     verdict = check(answer)
     assert verdict.right is True, verdict
     assert verdict.message
 
 
-@pytest.mark.parametrize(
-    ("check", "answer", "reason"), [case for chapter in STATED for case in chapter.WRONG]
-)
+@pytest.mark.parametrize(("check", "answer", "reason"), WRONG, ids=name)
 def test_wrong_answers_are_explained(check, answer, reason):
     verdict = check(answer)
     assert verdict.right is False, verdict
-    assert re.search(reason, verdict.message), verdict.message
+    assert reason in verdict.message
 
 
-@pytest.mark.parametrize("check", [check for chapter in STATED for check in chapter.EXERCISES])
+@pytest.mark.parametrize("check", EXERCISES, ids=name)
 @pytest.mark.parametrize("blank", [..., None])
 def test_an_untouched_exercise_is_open(check, blank):
     assert check(blank).right is None
+    assert "Not answered yet" in repr(check(blank))
+
+
+@pytest.mark.parametrize("check", FUNCTIONS, ids=name)
+@pytest.mark.parametrize("blank", [..., None])
+def test_a_function_with_nothing_in_it_is_open(check, blank):
+    assert check(lambda *_, **__: blank).right is None
+
+
+def test_every_check_of_every_chapter_has_right_and_wrong_answers():
+    found = set()
+    for path in Path(checks.__file__).parent.glob("ch*.py"):
+        module = import_module(f"{checks.__name__}.{path.stem}")
+        made_there = [
+            f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == module.__name__
+        ]
+        found |= {function for function in made_there if not function.__name__.startswith("_")}
+    assert found == set(EXERCISES) == {check for check, *_ in WRONG}

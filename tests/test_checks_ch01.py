@@ -1,6 +1,4 @@
-"""The checks of chapter 1 accept what is right and explain what is wrong."""
-
-import re
+"""The checks of chapter 1: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import pytest
 import torch
@@ -23,7 +21,7 @@ RIGHT = [
 ]
 
 WRONG = [
-    (ch01.vote, (3, 1, 0, 1), "down the \\*picture"),
+    (ch01.vote, (3, 1, 0, 1), "down the *picture"),
     (ch01.vote, (2, 2, 0, 1), "wrong way"),
     (ch01.vote, (3, 2, 0, 1), "where the bar is"),
     (ch01.vote, (3, 3, 0, 1), "Twice the other way"),
@@ -47,21 +45,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    assert check(answer).right is True, check(answer)
-
-
-@pytest.mark.parametrize(("check", "answer", "why"), WRONG)
-def test_wrong_answers_are_explained(check, answer, why):
-    verdict = check(answer)
-    assert verdict.right is False
-    assert re.search(why, verdict.message), verdict
-
-
-@pytest.mark.parametrize("check", [ch01.vote, ch01.transform, ch01.invariances])
-def test_untouched_answers_are_not_wrong(check):
-    assert check(...).right is None
+def test_an_exercise_with_nothing_in_its_dictionary_is_open():
     assert ch01.invariances(dict.fromkeys(ch01.INVARIANT_TO, ...)).right is None
 
 

@@ -1,6 +1,4 @@
-"""The checks of chapter 3 accept what is right and explain what is wrong."""
-
-import re
+"""The checks of chapter 3: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import pytest
 import torch
@@ -31,9 +29,9 @@ WRONG = [
     (ch03.update, lambda b, votes, v: b + torch.cosine_similarity(votes, v[:, None], -1), "cosine"),
     (ch03.update, lambda b, votes, v: b + (votes * v[:, None]).mean(-1), "averaged"),
     (ch03.update, lambda b, votes, v: b + 2 * agreement(votes, v), "differ by up to"),
-    (ch03.update, lambda b, votes, v: votes * v[:, None], r"\[B, I, J\]"),
+    (ch03.update, lambda b, votes, v: votes * v[:, None], "[B, I, J]"),
     (ch03.shift, lambda b, k: b, "Nothing was added"),
-    (ch03.shift, lambda b, k: b + k[:, None, :], r"\*output\* capsule"),
+    (ch03.shift, lambda b, k: b + k[:, None, :], "*output* capsule"),
     (ch03.shift, lambda b, k: b + k, "axes I and J"),
     (ch03.shift, lambda b, k: b * k[:, :, None], "factor"),
     (ch03.shift, lambda b, k: (b + k[:, :, None]).softmax(-1), "Return the shifted logits"),
@@ -42,36 +40,14 @@ WRONG = [
     (ch03.single_round, lambda votes: squash(votes.sum(1)), "coupling is missing"),
     (ch03.single_round, lambda votes: squash(votes).sum(1) / votes.shape[2], "Sum first"),
     (ch03.single_round, lambda votes: squash(votes.sum(2) / votes.shape[2]), "runs over J"),
-    (ch03.softmax_axis, lambda b: b.softmax(dim=-1), r"\*output\* capsule sum to one"),
+    (ch03.softmax_axis, lambda b: b.softmax(dim=-1), "*output* capsule sum to one"),
     (ch03.softmax_axis, lambda b: b.softmax(dim=1), "batch"),
     (ch03.softmax_axis, lambda b: b.flatten().softmax(0).reshape(b.shape), "all axes"),
     (ch03.softmax_axis, lambda b: b / b.sum(dim=0, keepdim=True), "negative"),
 ]
 
-EXERCISES = [ch03.update, ch03.shift, ch03.single_round, ch03.softmax_axis]
 
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    verdict = check(answer)
-    assert verdict.right is True, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "reason"), WRONG)
-def test_each_mistake_has_its_explanation(check, answer, reason):
-    verdict = check(answer)
-    assert verdict.right is False
-    assert re.search(reason, verdict.message), verdict
-
-
-@pytest.mark.parametrize("check", EXERCISES)
-@pytest.mark.parametrize("untouched", [..., None, lambda *_: ..., lambda *_: None])
-def test_untouched_answers_are_not_wrong(check, untouched):
-    assert check(untouched).right is None
-
-
-@pytest.mark.parametrize("check", EXERCISES)
+@pytest.mark.parametrize("check", [ch03.update, ch03.shift, ch03.single_round, ch03.softmax_axis])
 def test_answers_that_cannot_be_looked_at_are_named(check):
     assert "float" in check(0.5).message
     assert "list" in check(lambda *_: [1]).message

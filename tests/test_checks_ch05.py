@@ -47,4 +47,3 @@ WRONG = [
     (ch05.traffic, lambda B, I, J, D, E, R: 5, "how often"),
     (ch05.traffic, lambda B: 5, "stopped with TypeError"),
 ]
-EXERCISES = [ch05.votes_megabytes, ch05.weight_gradient, ch05.traffic]

@@ -88,7 +88,6 @@ WRONG = [
     (ch06.identity, lambda W, g: with_package(W, -g), "differ by up to"),
     (ch06.identity, lambda W, g: W[0], "shape"),
 ]
-EXERCISES = [ch06.constant_answer, ch06.relative_growth, ch06.horizon, ch06.identity]
 
 
 def test_the_loss_that_is_accepted_is_the_least_of_all_constant_answers():

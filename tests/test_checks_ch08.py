@@ -1,8 +1,7 @@
-"""The checks of chapter 8 accept what is right and explain what is wrong."""
+"""The checks of chapter 8: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import math
 
-import pytest
 import torch
 
 from capsnb.checks import ch08
@@ -131,22 +130,3 @@ WRONG = [
         "shares are missing",
     ),
 ]
-
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_are_accepted(check, answer):
-    verdict = check(answer)
-    assert verdict.right, verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "hint"), WRONG)
-def test_each_known_mistake_gets_its_own_explanation(check, answer, hint):
-    verdict = check(answer)
-    assert verdict.right is False
-    assert hint in verdict.message
-
-
-@pytest.mark.parametrize("check", [ch08.scale, ch08.shorten, ch08.e_step, ch08.activation])
-@pytest.mark.parametrize("answer", [..., lambda *given: ...])
-def test_an_untouched_exercise_is_no_mistake(check, answer):
-    assert check(answer).right is None

@@ -1,8 +1,7 @@
-"""The checks of chapter 9 accept what is right and explain what is wrong."""
+"""The checks of chapter 9: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import math
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,32 +56,6 @@ WRONG = [
     (ch09.least_slope, lambda gamma: 1 / gamma, "ZeroDivisionError"),
     (ch09.least_slope, 0.5, "function is expected"),
 ]
-EVERY = pytest.mark.parametrize("check", [ch09.shares, ch09.half_life, ch09.least_slope])
-
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right(check, answer):
-    verdict = check(answer)
-    assert verdict.right, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "why"), WRONG)
-def test_wrong(check, answer, why):
-    verdict = check(answer)
-    assert verdict.right is False
-    assert why in verdict.message
-
-
-@EVERY
-@pytest.mark.parametrize("blank", [..., None])
-def test_untouched(check, blank):
-    assert check(blank).right is None
-
-
-@pytest.mark.parametrize("check", [ch09.shares, ch09.least_slope])
-def test_untouched_function(check):
-    assert check(lambda *_: ...).right is None
 
 
 class Say(nn.Module):

@@ -1,4 +1,4 @@
-"""The checks of chapter 10 accept what is right and explain what is wrong."""
+"""The checks of chapter 10: what is right, and what is wrong and why; see `test_checks.py`."""
 
 import math
 
@@ -96,31 +96,6 @@ WRONG = [
     (ch10.iterations_needed, 3, "may still be 0.12"),
     (ch10.iterations_needed, -200, "huge"),
 ]
-EVERY = pytest.mark.parametrize("check", [ch10.inverse_step, ch10.deepest, ch10.bits, ch10.iterations_needed])
-
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right(check, answer):
-    verdict = check(answer)
-    assert verdict.right, verdict
-    assert verdict.message
-
-
-@pytest.mark.parametrize(("check", "answer", "why"), WRONG)
-def test_wrong(check, answer, why):
-    verdict = check(answer)
-    assert verdict.right is False
-    assert why in verdict.message
-
-
-@EVERY
-@pytest.mark.parametrize("blank", [..., None])
-def test_untouched(check, blank):
-    assert check(blank).right is None
-
-
-def test_untouched_function():
-    assert ch10.inverse_step(lambda *_: ...).right is None
 
 
 @given(st.floats(0.1, 1), st.integers(0, 99))

@@ -1,6 +1,5 @@
 """The checks of chapter 11: what is right, and what is wrong and why; see `test_checks.py`."""
 
-import pytest
 import torch
 
 from capsnb import MomentumCapsules
@@ -63,7 +62,7 @@ WRONG = [
     (
         ch11.backward_step,
         lambda dx, dv, pull, g: (back(dx, dv, pull, g)[0], dx + dv),
-        "^gamma is missing",
+        "gamma is missing: the velocity before",
     ),
     (
         ch11.backward_step,
@@ -108,7 +107,6 @@ WRONG = [
     (ch11.without_velocity, lambda gamma, k: 0.123, "dx = g"),
     (ch11.without_velocity, lambda gamma: 1, "stopped with TypeError"),
 ]
-EXERCISES = [ch11.backward_step, ch11.residual_backward, ch11.checkpoints, ch11.without_velocity]
 
 
 def test_the_step_is_the_package_s():
@@ -121,8 +119,3 @@ def test_the_step_is_the_package_s():
     for layer in reversed(layers):
         dx, dv = back(dx, dv, lambda gradient, W=layer.weight: gradient @ W, stack.gamma)
     torch.testing.assert_close(dx, expected)
-
-
-@pytest.mark.parametrize("check", [check for check in EXERCISES if check is not ch11.checkpoints])
-def test_a_function_with_nothing_in_it_is_open(check):
-    assert check(lambda *arguments: ...).right is None

@@ -53,4 +53,3 @@ WRONG = [
     (ch13.deepest, lambda gamma: 7, "n layers cost"),
     (ch13.deepest, lambda: 7, "stopped with TypeError"),
 ]
-EXERCISES = [ch13.states, ch13.slope, ch13.break_even_batch, ch13.deepest]

@@ -35,7 +35,7 @@ WRONG = [
     (
         ch16.loss_weight,
         lambda mine, rows, n: 2 * mine / rows,
-        r"For \(3, 8, 3\) it should be 1.125, yours is 0.75",
+        "For (3, 8, 3) it should be 1.125, yours is 0.75",
     ),
     (ch16.loss_weight, lambda mine, rows, n: rows / mine, "stopped with ZeroDivisionError"),
     (ch16.loss_weight, 0.5, "pass it without calling it"),
@@ -47,7 +47,6 @@ WRONG = [
     (ch16.ring_bytes, lambda size, n: 2 * (n - 1) / n, "it should be 150, yours is 1.5"),
     (ch16.ring_bytes, lambda size, n: "all", "finite number"),
 ]
-EXERCISES = [ch16.loss_scale, ch16.weights, ch16.loss_weight, ch16.ring_bytes]
 
 
 def test_what_the_first_check_says_of_fp16_is_so():

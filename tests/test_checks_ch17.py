@@ -38,4 +38,3 @@ WRONG = [
     (ch17.win_rate, lambda a, b: (a > b).sum() + (a == b).sum() / 2, "number of pairs"),
     (ch17.win_rate, lambda a, b: (a - b).mean(), "How often"),
 ]
-EXERCISES = [ch17.slope, ch17.deepest, ch17.win_rate]

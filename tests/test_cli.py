@@ -199,7 +199,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
 
     small = {"channels": 4, "capsule_types": 1, "hidden_capsules": 3, "decoder": None}
     rows = [
-        replace(run, sizes=run.sizes | small, config=replace(run.config, epochs=1, batch_size=500))
+        replace(run, sizes=run.sizes | small, config=replace(run.config, epochs=1), images=200)
         for run in runs("table1-quick")
     ]
     monkeypatch.setitem(STUDIES, "table1-quick", lambda: iter(rows))

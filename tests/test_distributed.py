@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from capsnb import (
     History,
     ImageData,
     MoCapsNet,
+    MomentumCapsules,
+    RoutingCapsules,
     TrainConfig,
     cli,
     distributed,
@@ -177,6 +180,26 @@ def synchronisations(config: TrainConfig) -> list[bool]:
     return seen
 
 
+def gradients(module: nn.Module, x: torch.Tensor, whole: bool = True) -> list[torch.Tensor]:
+    """Of the mean over 8 images, or of this process's half of them; DDP averages those of the halves."""
+    rows = slice(None) if whole else slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
+    parallel = module if whole else nn.parallel.DistributedDataParallel(module)
+    loss = parallel(x[rows]).square().sum(dim=(1, 2)).mean()
+    module.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in module.parameters()]
+
+
+def capsule_layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
+    """Layers whose gradients are computed by code of this package, each with its input."""
+    torch.manual_seed(0)
+    made = {
+        "fused": RoutingCapsules(6, 4, 3, 2, backend="fused"),
+        "momentum": MomentumCapsules(RoutingCapsules(6, 4, 6, 4, backend="eager") for _ in range(4)),
+    }
+    return {name: (layer.double(), torch.randn(8, 6, 4, dtype=torch.float64)) for name, layer in made.items()}
+
+
 ACCUMULATE = dataclasses.replace(RUN, epochs=1, accumulate=4)
 SCENARIOS = {
     "one step": lambda: trained("exact", STEP),
@@ -194,6 +217,8 @@ def main(folder: Path) -> None:
     """What each of the two processes does."""
     torch.manual_seed(0)
     found = {name: scenario() for name, scenario in SCENARIOS.items()}
+    distributed.init()
+    found["layers"] = {name: gradients(*given, whole=False) for name, given in capsule_layers().items()}
     found["evaluated"] = [evaluated(batch_size) for batch_size in (7, 50)]
     found["nan"] = said(Breaking(lambda x: x * float("nan")))
     found["synchronisations"] = synchronisations(ACCUMULATE)
@@ -274,10 +299,16 @@ def assert_same_run(found: dict, expected: dict, rtol: float) -> None:
         assert distance <= rtol * value.double().norm(), name
 
 
+@cache
+def alone(name: str) -> dict:
+    """What a scenario gives in one process."""
+    return SCENARIOS[name]()
+
+
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("bf16", "float32 with decoder")])
 def test_two_processes_train_as_one(two, name):
     """In float64: weights after all steps, and every figure of the history."""
-    expected = SCENARIOS[name]()
+    expected = alone(name)
     for found in two:
         assert_same_run(found[name], expected, rtol=1e-11)
     assert figures(two[0][name]["history"]) == figures(two[1][name]["history"])
@@ -287,7 +318,7 @@ def test_two_processes_train_as_one(two, name):
 
 def test_gradients_are_those_of_one_process(two):
     """16 and 15 of 31 images; the first step of SGD shows the gradient: (1 + momentum) times the learning rate."""
-    expected = SCENARIOS["one step"]()
+    expected = alone("one step")
     for name in expected["after"]:
         gradient, *others = (
             (run["one step"]["before"][name] - run["one step"]["after"][name]) / (1.9 * STEP.learning_rate)
@@ -298,11 +329,21 @@ def test_gradients_are_those_of_one_process(two):
             assert (other - gradient).norm() <= 1e-10 * gradient.norm(), name
 
 
+@pytest.mark.parametrize("name", ["fused", "momentum"])
+def test_gradients_of_halves_average_to_that_of_the_batch(two, name):
+    """Of layers with a backward pass of their own; `forward_plain` has autograd's."""
+    layer, x = capsule_layers()[name]
+    if isinstance(layer, MomentumCapsules):
+        layer.forward = layer.forward_plain
+    for found in two:
+        torch.testing.assert_close(found["layers"][name], gradients(layer, x))
+
+
 def test_two_processes_train_as_one_in_float32_and_nearly_in_bf16(two):
     """Half a batch rounds as the whole does, up to the order of additions."""
     for found in two:
-        assert_same_run(found["float32 with decoder"], SCENARIOS["float32 with decoder"](), rtol=1e-6)
-        assert_same_run(found["bf16"], SCENARIOS["bf16"](), rtol=1e-3)
+        assert_same_run(found["float32 with decoder"], alone("float32 with decoder"), rtol=1e-6)
+        assert_same_run(found["bf16"], alone("bf16"), rtol=1e-3)
 
 
 def test_the_shares_of_a_batch():
@@ -376,7 +417,7 @@ def test_what_the_first_process_raises_is_raised_by_all(two):
 
 def test_a_run_goes_on_with_another_number_of_processes(two, folder):
     """One epoch with one process and two with two, and the other way round, are three epochs with one."""
-    expected = SCENARIOS["shares of 3, and of 1 and 0"]()
+    expected = alone("shares of 3, and of 1 and 0")
     assert len(load_weights(built("exact"), folder / "one, then two" / CHECKPOINT).records) == 3
     assert len(load_weights(built("exact"), folder / "two, then one" / CHECKPOINT).records) == 1
     for found in (*(found["one, then two"] for found in two), resumed(folder / "two, then one")):

@@ -9,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from capsnb import TrainConfig, fit, load_data, models
+from capsnb import TrainConfig, cli, fit, load_data, models
 from capsnb.experiments import (
     STUDIES,
     Run,
@@ -29,6 +28,7 @@ from capsnb.experiments import (
     runs,
     table,
 )
+from capsnb.training import load_weights
 
 TINY = {"channels": 4, "capsule_types": 1, "blocks": 1, "hidden_capsules": 3, "decoder": None}
 
@@ -40,9 +40,11 @@ def squeezed(text):
 
 def tiny():
     for seed in (0, 1):
-        config = TrainConfig(epochs=1, batch_size=500, seed=seed)
+        config = TrainConfig(epochs=1, batch_size=50, seed=seed)
         for model in ("ResCapsNet", "MoCapsNet"):
-            yield Run("tiny", f"{model}, 1 block", model, TINY, config, preprocess={"rotate": 5.0})
+            yield Run(
+                "tiny", f"{model}, 1 block", model, TINY, config, preprocess={"rotate": 5.0}, images=200
+            )
 
 
 run_module = sys.modules["capsnb.experiments.run"]
@@ -144,12 +146,15 @@ def test_wrong_names_and_numbers_are_named():
         reproduce("tiny", workers=0)
 
 
-def test_the_command_lists_and_trains(tmp_path):
-    command = [sys.executable, "-m", "capsnb", "reproduce", "depth", "--out", str(tmp_path)]
-    shown = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
-    assert shown.count("not run yet") == len({run.label for run in runs("depth")})
-    left = subprocess.run([*command, "--budget", "0s"], capture_output=True, text=True, check=True).stdout
-    assert f"{len(runs('depth'))} runs are left" in left
+def test_the_command_lists_and_trains(tmp_path, monkeypatch, capsys):
+    for options in (["--list"], ["--budget", "0s"]):
+        monkeypatch.setattr(sys, "argv", ["capsnb", "reproduce", "depth", "--out", str(tmp_path), *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert shown.count("not run yet") >= len({run.label for run in runs("depth")})
+    assert f"{len(runs('depth'))} runs are left" in shown
 
 
 def test_a_run_survives_json(done):
@@ -163,9 +168,9 @@ def test_a_run_survives_json(done):
 
 def longer():
     """Runs of several epochs, the second of them of two networks that vote."""
-    config = TrainConfig(epochs=3, batch_size=500)
-    yield Run("longer", "alone", "CapsNet", TINY, config)
-    yield Run("longer", "together", "CapsNet", TINY, config, members=2)
+    config = TrainConfig(epochs=3, batch_size=100)
+    yield Run("longer", "alone", "CapsNet", TINY, config, images=300)
+    yield Run("longer", "together", "CapsNet", TINY, config, members=2, images=300)
 
 
 @pytest.fixture
@@ -196,39 +201,44 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(longer_study, tmp_pa
     assert not any((tmp_path / "there" / "unfinished" / "longer").iterdir())
 
 
-def test_a_killed_run_loses_at_most_an_epoch(tmp_path):
-    """The process is killed outright as soon as there is a checkpoint."""
-    script = tmp_path / "reproduce.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_experiments import STUDIES, longer, reproduce\n"
-        "STUDIES['longer'] = longer\n"
-        "if __name__ == '__main__':\n"
-        f"    print(reproduce('longer', {str(tmp_path)!r}, only=lambda run: run.members == 1, progress=False))\n"
-    )
-    checkpoint = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.safetensors"
-    killed = subprocess.Popen([sys.executable, script], start_new_session=True)
-    for _ in range(600):
-        if checkpoint.exists() or killed.poll() is not None:
-            break
-        time.sleep(0.1)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert checkpoint.exists() and not (tmp_path / "longer").exists()
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STUDIES, "longer", longer)
-        (kept,) = finished("longer", tmp_path)["alone"]
-        again = perform(runs("longer")[0], tmp_path / "again")
+KILLED = """
+import os, signal, sys
+from torch.nn.modules.module import register_module_forward_pre_hook
+from capsnb import CapsNet
+from test_experiments import STUDIES, longer, reproduce
+
+STUDIES["longer"], steps = longer, 0
+
+def kill(module, _):
+    global steps
+    steps += isinstance(module, CapsNet) and module.training
+    if steps == 5:  # 3 steps an epoch: in the middle of the second
+        os.killpg(0, signal.SIGKILL)  # the worker, and who waits for it
+
+register_module_forward_pre_hook(kill)
+if __name__ == "__main__":
+    reproduce("longer", sys.argv[1], only=lambda run: run.members == 1, progress=False)
+"""
+
+
+def test_a_killed_run_loses_at_most_an_epoch(longer_study, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(__file__).parent)])}
+    command = [sys.executable, script, tmp_path]
+    killed = subprocess.run(command, env=env, start_new_session=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    kept = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.safetensors"
+    assert len(load_weights(models.CapsNet(**TINY), kept).records) == 1 and not (tmp_path / "longer").exists()
+    done = perform(longer_study[0], tmp_path)
+    again = perform(longer_study[0], tmp_path / "again")
     losses = [record.loss for record in again.history.records]
-    assert [record.loss for record in kept.history.records] == pytest.approx(losses, rel=1e-4)  # threads
+    assert [record.loss for record in done.history.records] == pytest.approx(losses, rel=1e-4)  # threads
 
 
 def test_networks_that_vote_give_the_mean_of_their_scores(longer_study, tmp_path):
     _, together = longer_study
-    data = load_data()
+    data = load_data().subset(train=300)
     found = perform(together, tmp_path)
     scores = []
     for seed in (0, 1):
@@ -245,9 +255,9 @@ def test_networks_that_vote_give_the_mean_of_their_scores(longer_study, tmp_path
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     def some():
-        config = TrainConfig(epochs=1, batch_size=500)
-        yield Run("some", "elsewhere", "CapsNet", TINY, config, data="mnist")
-        yield Run("some", "here", "CapsNet", TINY, config)
+        config = TrainConfig(epochs=1, batch_size=100)
+        yield Run("some", "elsewhere", "CapsNet", TINY, config, data="mnist", images=200)
+        yield Run("some", "here", "CapsNet", TINY, config, images=200)
 
     monkeypatch.setitem(STUDIES, "some", some)
     with pytest.raises(ExceptionGroup, match="1 of 2 runs of some failed") as failed:

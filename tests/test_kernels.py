@@ -301,41 +301,6 @@ def test_a_whole_network_can_be_exported():
     torch.testing.assert_close(exported.module()(images).lengths, model(images).lengths)
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """DistributedDataParallel over gloo: the average of the gradients of two halves is the gradient of the batch."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import torch, torch.distributed as dist\n"
-        "from torch.nn.parallel import DistributedDataParallel\n"
-        "from capsnb import RoutingCapsules\n"
-        "dist.init_process_group('gloo')\n"
-        "torch.manual_seed(0)\n"
-        "layer, u = RoutingCapsules(6, 4, 3, 2, backend='fused').double(), torch.randn(8, 6, 4, dtype=torch.float64)\n"
-        "half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)\n"
-        "parallel = DistributedDataParallel(layer)\n"
-        "parallel(u[half]).square().sum(dim=(1, 2)).mean().backward()\n"
-        "found, layer.weight.grad = layer.weight.grad, None\n"
-        "layer(u).square().sum(dim=(1, 2)).mean().backward()\n"
-        "torch.testing.assert_close(found, layer.weight.grad)\n"
-    )
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-        "--standalone",
-        str(script),
-    ]
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
     """Triton's kernels have run in its interpreter only."""
     from capsnb.kernels import dispatch

@@ -32,17 +32,29 @@ def test_a_chapter_starts_from_its_seed():
     assert torch.equal(first, torch.rand(3))
 
 
-def test_a_pair_that_does_not_fit_is_one_clear_sentence(tmp_path):
-    """A torchvision that fails as the real one does beside another build of torch."""
+IMPORTS = """
+import sys, capsnb
+print(sorted({heavy} & set(sys.modules)))
+for name in [name for name in sys.modules if name.partition(".")[0] in ("capsnb", "torchvision")]:
+    del sys.modules[name]
+sys.path.insert(0, {folder})
+import capsnb
+"""
+HEAVY = {"matplotlib", "seaborn", "sklearn", "accelerate", "typer", "IPython", "mlxtend", "pandas"}
+
+
+def test_importing_capsnb_is_light_and_a_pair_that_does_not_fit_is_one_clear_sentence(tmp_path):
+    """Libraries that only some functions need are imported by those; the measuring machine lacks some of them.
+
+    Then, in the same process, comes a torchvision that fails as the real one does beside another build of torch.
+    """
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(
         "raise RuntimeError('operator torchvision::nms does not exist')"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import capsnb"],
-        capture_output=True,
-        text=True,
-    )
+    code = IMPORTS.format(heavy=HEAVY, folder=repr(str(tmp_path)))
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
     last = found.stderr.strip().splitlines()[-1]
     assert found.returncode == 1
     assert last.startswith("ImportError: torch ") and "torchvision" in last and "do not fit together" in last
@@ -51,19 +63,3 @@ def test_a_pair_that_does_not_fit_is_one_clear_sentence(tmp_path):
 
 def test_the_pair_here_fits():
     check_torchvision()
-
-
-def test_importing_capsnb_stays_light():
-    """Plots, metrics and training libraries load when they are used; the measuring machine lacks some of them."""
-    heavy = (
-        "matplotlib",
-        "seaborn",
-        "sklearn",
-        "accelerate",
-        "typer",
-        "IPython",
-        "mlxtend",
-        "pandas",
-    )
-    code = f"import sys, capsnb; print([m for m in {heavy!r} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

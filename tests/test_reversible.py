@@ -2,10 +2,7 @@
 
 import copy
 import io
-import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -341,35 +338,6 @@ def test_the_compiler_leaves_the_stack_alone():
 
     torch.compile(lambda x: stack(x.sin()).tanh(), backend=backend)(x)
     assert "sin" in graphs[0] and "tanh" in graphs[-1] and not any("einsum" in graph for graph in graphs)
-
-
-def test_two_processes_train_as_one(tmp_path):
-    """DistributedDataParallel over gloo: the average of the gradients of two halves is the gradient of the batch."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import torch, torch.distributed as dist\n"
-        "from torch.nn.parallel import DistributedDataParallel\n"
-        "from capsnb import MomentumCapsules, RoutingCapsules\n"
-        "dist.init_process_group('gloo')\n"
-        "torch.manual_seed(0)\n"
-        "stack = MomentumCapsules(RoutingCapsules(6, 4, 6, 4, backend='eager') for _ in range(4)).double()\n"
-        "x = torch.randn(8, 6, 4, dtype=torch.float64)\n"
-        "half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)\n"
-        "parallel = DistributedDataParallel(stack)\n"
-        "parallel(x[half]).square().sum(dim=(1, 2)).mean().backward()\n"
-        "found = [p.grad for p in stack.parameters()]\n"
-        "loss = stack.forward_plain(x).square().sum(dim=(1, 2)).mean()\n"
-        "torch.testing.assert_close(found, list(torch.autograd.grad(loss, list(stack.parameters()))))\n"
-    )
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_a_variance_far_from_zero_keeps_its_digits():
 
 @both
 def test_nothing_of_the_votes_size_is_saved_or_allocated(way, monkeypatch):
-    monkeypatch.setattr(sda_em, "TILE_BYTES", {"cpu": 2**18})
-    leaves, dv = problem(way, B=32, I=512, J=16, E=8, D=2, dtype=torch.float32)
-    votes = 32 * 512 * 16 * 8 * 4
+    monkeypatch.setattr(sda_em, "TILE_BYTES", {"cpu": 2**16})
+    leaves, dv = problem(way, B=16, I=256, J=16, E=8, D=2, dtype=torch.float32)
+    votes = 16 * 256 * 16 * 8 * 4
 
     def step(backend):
         torch.autograd.grad(way(*leaves, backend=backend), leaves, dv)
@@ -155,8 +155,8 @@ def test_the_length_of_a_silent_capsule_has_a_gradient(way, backend):
 @pytest.mark.parametrize("backend", ["eager", "fused"])
 def test_layers_can_be_compiled_copied_and_pickled(routing, backend):
     torch.manual_seed(0)
-    layer = RoutingCapsules(7, 4, 3, 2, routing=routing, backend=backend).double()
-    u = torch.randn(5, 7, 4, dtype=torch.float64).requires_grad_()
+    layer = RoutingCapsules(4, 4, 3, 2, routing=routing, backend=backend, iterations=2).double()
+    u = torch.randn(16, 4, 4, dtype=torch.float64).requires_grad_()  # two tiles
     wanted = [u, *layer.parameters()]
     expected = (layer(u), *torch.autograd.grad(layer(u).sum(), wanted))
     compiled = torch.compile(layer, backend="aot_eager")
@@ -167,9 +167,11 @@ def test_layers_can_be_compiled_copied_and_pickled(routing, backend):
 
 @named
 def test_the_automatic_choice_is_one_graph_and_can_be_exported(routing):
-    layer = RoutingCapsules(70, 4, 10, 8, routing=routing)
+    layer = RoutingCapsules(70, 4, 10, 8, routing=routing, iterations=2)
     u = torch.randn(16, 70, 4)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(
+        layer, backend="eager", fullgraph=True, dynamic=True
+    )  # what is captured counts here
     torch.testing.assert_close(compiled(u), layer(u))
     torch.testing.assert_close(torch.export.export(layer, (u,)).module()(u), layer(u))
 
