@@ -27,9 +27,9 @@ LISTED = {
 }
 # Tools of no chapter's subject; `reference-cli` has the command line, and Triton cannot be imported everywhere.
 NO_CHAPTER = {
-    f"capsnb.{room}" for room in ("files", "pair", "tables", "notebook", "checks", "bench.measurement")
+    f"capsnb.{room}" for room in ("files", "compat", "tables", "notebook", "checks", "bench.measurement")
 }
-NOT_LISTED = {"capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton_backend"}
+NOT_LISTED = {"capsnb._version", "capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton_backend"}
 
 
 @pytest.fixture(scope="module")
