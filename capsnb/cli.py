@@ -13,7 +13,9 @@ import typer
 from capsnb import distributed
 from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.files import write_atomically
-from capsnb.training import CHECKPOINT, OPTIMIZERS, RUN, TrainConfig
+from capsnb.training import CHECKPOINT, OPTIMIZERS, TrainConfig
+
+RUN = "run.json"
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -116,7 +118,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        optimizer=optimizer,
+        optimizer=optimizer,  # type: ignore[arg-type]
         schedule=schedule,  # type: ignore[arg-type]  # TrainConfig checks the name and says which there are
         decay=decay,
         precision=precision,  # type: ignore[arg-type]

@@ -23,7 +23,9 @@ from capsnb.data import Preprocess, load_data
 from capsnb.evaluation import Evaluation, wilson_interval
 from capsnb.files import write_atomically
 from capsnb.tables import markdown
-from capsnb.training import RUN, History, TrainConfig
+from capsnb.training import History, TrainConfig
+
+RUN = "run.json"  # what `capsnb train` was asked for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,7 +26,7 @@ def test_train_then_evaluate_give_the_same_figures(monkeypatch, capsys, tmp_path
     code, out, _ = run(monkeypatch, capsys, "train", tmp_path / "run", *TINY)
     assert code == 0 and "accuracy" in out
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "checkpoint.safetensors", "history.json", "evaluation.json"}
+    assert files == {"run.json", "checkpoint.pt", "history.json", "evaluation.json"}
     first = (tmp_path / "run" / "evaluation.json").read_text()
     (tmp_path / "run" / "evaluation.json").unlink()
     code, again, _ = run(monkeypatch, capsys, "evaluate", tmp_path / "run")

@@ -29,6 +29,7 @@ from capsnb.experiments import (
     runs,
     table,
 )
+from capsnb.training import loop
 
 TINY = {"channels": 4, "capsule_types": 1, "blocks": 1, "hidden_capsules": 3, "decoder": None}
 
@@ -179,13 +180,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(longer_study, tmp_pa
     (alone, _), clock = longer_study, [0.0]
     whole = perform(alone, tmp_path / "whole")
     monkeypatch.setattr(run_module.time, "monotonic", lambda: clock[0])
-    train_epoch = sys.modules["capsnb.training"]._train_epoch
+    train_epoch = loop._Trainer.epoch
 
     def slow(*arguments):
         clock[0] += 10  # seconds
         return train_epoch(*arguments)
 
-    monkeypatch.setattr("capsnb.training._train_epoch", slow)
+    monkeypatch.setattr(loop._Trainer, "epoch", slow)
     assert perform(alone, tmp_path / "here", budget=25) is None
     assert not alone.path(tmp_path / "here").exists()
     (tmp_path / "here").rename(tmp_path / "there")
@@ -207,7 +208,7 @@ def test_a_killed_run_loses_at_most_an_epoch(tmp_path):
         "if __name__ == '__main__':\n"
         f"    print(reproduce('longer', {str(tmp_path)!r}, only=lambda run: run.members == 1, progress=False))\n"
     )
-    checkpoint = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.pt"
     killed = subprocess.Popen([sys.executable, script], start_new_session=True)
     for _ in range(600):
         if checkpoint.exists() or killed.poll() is not None:

@@ -25,7 +25,7 @@ Place = tuple[str, str]  # a page, and an identifier on it
 
 # A name, perhaps called.
 CODE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.S)
-PACKAGES = ("capsnb", "capsnb.kernels", "capsnb.bench", "capsnb.experiments")
+PACKAGES = ("capsnb", "capsnb.kernels", "capsnb.bench", "capsnb.experiments", "capsnb.training")
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")
 CHAPTERS = re.compile(r"(chapters?)\s+(\d+(?:,\s+\d+)*(?:\s+and\s+\d+)?)")

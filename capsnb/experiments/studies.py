@@ -12,10 +12,11 @@ from typing import Any
 from capsnb.experiments import recipes
 from capsnb.experiments.run import Run
 from capsnb.losses import Classification
+from capsnb.training.config import OptimizerName
 
 
 def _quick(
-    study: str, label: str, model: str, seeds: int = 3, optimizer: str = "adam", **sizes: Any
+    study: str, label: str, model: str, seeds: int = 3, optimizer: OptimizerName = "adam", **sizes: Any
 ) -> Iterator[Run]:
     for seed in range(seeds):
         config = replace(recipes.NARROW_QUICK, seed=seed, optimizer=optimizer)
@@ -71,7 +72,8 @@ def optimizers() -> Iterator[Run]:
     Both follow the same learning rates, those of the other studies.
     """
     for routing, weight_std in (("rba", 0.1), ("sda", None)):
-        for optimizer in ("adam", "ranger21"):
+        optimizers: tuple[OptimizerName, ...] = ("adam", "ranger21")
+        for optimizer in optimizers:
             for model in ("ResCapsNet", "MoCapsNet"):
                 label = f"{model} 1 block, {optimizer.capitalize()}, {routing.upper()}"
                 way: dict[str, Any] = {"routing": routing, "weight_std": weight_std, "blocks": 1}
