@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 VENV ?= .venv
 TORCH_INDEX ?=
-STUDIES ?= depth collapse routings optimizers heads
+STUDIES ?= depth collapse routings optimizers head-ablation
 WORKERS ?= 2
 PYTEST_ARGS ?=
 

@@ -18,7 +18,6 @@ from torch import nn
 
 from capsnb import (
     CapsNet,
-    Evaluation,
     History,
     ImageData,
     MoCapsNet,
@@ -29,6 +28,7 @@ from capsnb import (
     fit,
     load_data,
 )
+from capsnb.experiments import RunResult
 from capsnb.models import CapsuleOutput
 from capsnb.training import CHECKPOINT, load_weights, loop
 
@@ -431,16 +431,15 @@ def test_the_command_line_writes_and_says_everything_once(tmp_path, monkeypatch,
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("accuracy") == 1 and done.stdout.count("parameters") == 1
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", CHECKPOINT, "history.json", "evaluation.json"}
-    evaluation = Evaluation.load(tmp_path / "run" / "evaluation.json")
-    history = History.load(tmp_path / "run" / "history.json")
-    assert evaluation.accuracy == history["test_accuracy"][-1]
+    assert files == {"run.json", CHECKPOINT}
+    result = RunResult.load(tmp_path / "run")
+    assert result.evaluation.accuracy == result.history["test_accuracy"][-1]
     monkeypatch.setattr(
         "sys.argv", ["capsnb", "evaluate", str(tmp_path / "run")]
     )  # the same figures in one process
     with pytest.raises(SystemExit):
         cli.main()
-    assert Evaluation.load(tmp_path / "run" / "evaluation.json") == evaluation
+    assert RunResult.load(tmp_path / "run") == result
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ ROOMS = [
         "backbones",
     ),
     *("models", "losses", "preprocess", "data", "distributed", "training", "evaluation", "plots", "notebook"),
-    *("profiling", "memory", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
+    *("profiling", "memory", "bench", "experiments", "checks", "cli", "__init__", "__main__"),
 ]
 
 

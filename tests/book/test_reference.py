@@ -29,7 +29,10 @@ LISTED = {
 NO_CHAPTER = {
     f"capsnb.{room}" for room in ("files", "pair", "tables", "notebook", "checks", "bench.measurement")
 }
-NOT_LISTED = {"capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton_backend"}
+NOT_LISTED = {
+    *(f"capsnb.cli.{name}" for name in ("options", "training", "measuring", "reproducing")),
+    *("capsnb.__main__", "capsnb.kernels.triton_backend"),
+}
 
 
 @pytest.fixture(scope="module")
