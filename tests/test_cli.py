@@ -57,7 +57,7 @@ def test_the_record_is_there_before_training_and_whole_after_it(monkeypatch, cap
     monkeypatch.setattr(run_module, "fit", stopped)
     assert run(monkeypatch, capsys, *command)[0] == 2
     code, _, err = run(monkeypatch, capsys, "compare", tmp_path / "run")
-    assert code == 2 and "the run is not finished; the same `capsnb train` goes on" in err
+    assert code == 2 and "the run is not finished; run the same `capsnb train` again to resume it" in err
     monkeypatch.setattr(run_module, "fit", train)
     assert run(monkeypatch, capsys, *command)[0] == 0
     (asked,), result = before, RunResult.load(tmp_path / "run")

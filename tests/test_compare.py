@@ -256,7 +256,9 @@ def test_a_missing_and_a_damaged_record_are_named(saved, tmp_path):
 
 def test_a_run_that_is_not_finished_is_refused(saved, tmp_path):
     replace(read(saved / "a0"), history=None, evaluation=None).save(tmp_path / "run.json")
-    with pytest.raises(ValueError, match="the run is not finished; the same `capsnb train` goes on"):
+    with pytest.raises(
+        ValueError, match="the run is not finished; run the same `capsnb train` again to resume it"
+    ):
         read(tmp_path)
     with pytest.raises(ValueError, match="is not finished: only finished runs are compared"):
         join_seeds([RunResult.load(tmp_path)])

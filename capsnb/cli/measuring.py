@@ -46,7 +46,7 @@ def memory_of_a_step(
 
 
 bench = typer.Typer(
-    help="Measure ways to route, their memory, training steps, what depth costs, and processes.",
+    help="Measure routing backends, their memory, training steps, the cost of depth, and scaling over processes.",
     no_args_is_help=True,
 )
 
@@ -62,7 +62,7 @@ def routing(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Time forward and backward pass of every way to route, beside its error and what it keeps."""
+    """Time the forward and backward pass of each routing backend, with its error and its saved tensors."""
     _measure("routing", case, only, device, out, batch=batch, iterations=iterations, rounds=rounds, seed=seed)
 
 
@@ -76,7 +76,7 @@ def memory(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Count the memory that every way to route takes."""
+    """Measure the memory of each routing backend."""
     _measure("memory", case, only, device, out, batch=batch, iterations=iterations, seed=seed)
 
 
@@ -90,7 +90,7 @@ def step(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Time a training step of a whole network, over the same network without capsule layers."""
+    """Time a training step of a whole network, relative to the same network without capsule layers."""
     _measure("step", case, only, device, out, batch=batch, rounds=rounds, seed=seed)
 
 
@@ -108,7 +108,7 @@ def depth(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Measure what each block of hidden capsules adds to memory and time, in networks and in stacks alone."""
+    """Measure the memory and time that each block of hidden capsules adds, in networks and in stacks alone."""
     numbers: dict[str, Any] = {"batch": batch, "rounds": rounds, "seed": seed}
     if blocks is not None:
         if not all(number.strip().isdecimal() for number in blocks.split(",")):
@@ -128,7 +128,7 @@ def gradients(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Compare gradients of stacks that compute backwards with autograd's."""
+    """Compare the gradients of reversible stacks with autograd's."""
     _measure("gradients", case, only, device, out, batch=batch, seed=seed)
 
 
@@ -142,7 +142,7 @@ def scaling(
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Time training steps of processes of one thread each, over those of one process."""
+    """Time training steps in several processes of one thread each, relative to one process."""
     numbers: dict[str, Any] = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
     _measure("processes", case, only, "cpu", out, **numbers)
 

@@ -31,19 +31,20 @@ def reproduce(
         str, typer.Option(help="full, or quick: a table's rows with narrow networks and few images")
     ] = "full",
     budget: Annotated[
-        str | None, typer.Option(help="time to stop in, such as 90s, 8m or 2h; the same command goes on")
+        str | None,
+        typer.Option(help="stop before this time, such as 90s, 8m or 2h; the same command continues"),
     ] = None,
     workers: Annotated[int, typer.Option(help="runs at the same time, on one GPU too")] = 1,
     root: Annotated[
         str | None, typer.Option("--data", "--root", metavar="PATH", help="folder of the data sets")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the results; default results")] = None,
-    show: Annotated[bool, typer.Option("--list", help="show what is there, and run nothing")] = False,
+    show: Annotated[bool, typer.Option("--list", help="show what is finished, and run nothing")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="see whether each file of results belongs to its row")
+        bool, typer.Option("--check", help="check that each file of results belongs to its row")
     ] = False,
 ) -> None:
-    """Train the runs of a study or of a paper's table that have no result yet; show paper beside ours."""
+    """Train the runs of a study or of a paper's table that have no result yet; show the paper's numbers beside ours."""
     from capsnb import experiments
 
     folder = out or Path("results")
@@ -78,7 +79,7 @@ def reproduce(
             only=chosen,
         )
         if left:
-            typer.echo(f"{left} runs are left; the same command goes on")
+            typer.echo(f"{left} runs are left; the same command continues")
     typer.echo(experiments.study_table(study, folder))
 
 

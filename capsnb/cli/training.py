@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @with_options("preprocess", field_options(Preprocess), Preprocess)
 @with_options("config", field_options(TrainConfig), TrainConfig)
 def train(
-    run: Annotated[Path, typer.Argument(help="folder of this run; a run that was stopped goes on")],
+    run: Annotated[Path, typer.Argument(help="folder of this run; a run that was stopped resumes")],
     config: TrainConfig,
     preprocess: Preprocess,
     sizes: dict[str, Any],

@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> RunResult:
             f"{path} has no accuracy ({result.failure}): leave it out, and say so beside the table"
         )
     if result.history is None:
-        raise ValueError(f"{path}: the run is not finished; the same `capsnb train` goes on")
+        raise ValueError(f"{path}: the run is not finished; run the same `capsnb train` again to resume it")
     return result if result.mult_adds else replace(result, mult_adds=_mult_adds(result.run))
 
 

@@ -73,7 +73,7 @@ PAPER: dict[tuple[str, str], Recipe] = {
     ("ResNetCapsNet", "multi-gpu"): Recipe("ResNetCapsNet", _MANY_GPUS, _STRETCHED, _THREE),
 }
 
-# What a small data set wants: one learning-rate cycle, and no two views of an image alike.
+# For a small data set: one learning-rate cycle, and another view of each image in each epoch.
 QUICK: dict[str, Recipe] = {
     "AlexCapsNet": Recipe(
         "AlexCapsNet",

@@ -74,7 +74,7 @@ class StudyRow:
 
 
 def runs(study: str) -> list[Run]:
-    """The runs of a study or a paper's table, the most informative first: every row once, then the further seeds.
+    """The runs of a study or a paper's table, the most informative first: each row once, then the further seeds.
 
     Raises:
         ValueError: there is no such study.
@@ -262,7 +262,7 @@ def study_table(study: str, folder: str | os.PathLike[str] | None = None) -> str
 
 
 def overview(folder: str | os.PathLike[str] | None = None) -> str:
-    """How much of every study and table has been run, as a Markdown table; variants once they have been begun."""
+    """How much of every study and table has been run, as a Markdown table; of variants, those that were begun."""
     lines = [["study", "what it asks", "runs", "finished"]]
     for study, make in STUDIES.items():
         rows = study_rows(study, folder)

@@ -42,16 +42,16 @@ def fit(
 ) -> History:
     """Train a capsule model on images, on the GPU if there is one, and in as many processes as were launched.
 
-    With `run_dir`, a checkpoint is written after each epoch, whole or not at all; called again with the same
-    arguments, a run that was stopped goes on to bitwise the same weights as one that was not. The order and the
-    augmentation of an epoch depend on the seed and the epoch alone.
+    With `run_dir`, a checkpoint is written after each epoch, whole or not at all. Called again with the same arguments,
+    a run that was stopped resumes, and ends with bitwise the same weights as one that was not stopped. Order and
+    augmentation of the images depend on the seed and the epoch alone.
 
-    Under `torchrun` or `accelerate launch` each process computes its rows of each batch, and gradients are added up:
-    the mathematics is that of one process, results agree up to rounding, whatever the number of processes, and a run
-    may go on with another number. All of them return the same history and leave the same weights; the first one alone
-    writes and shows progress. Two things are each process's own: the random numbers of dropout and its like, and on
-    CPUs the statistics of batch norm, whose running ones are those of the first process. On several GPUs batch norm
-    becomes `torch.nn.SyncBatchNorm`, which counts over all of them.
+    Under `torchrun` or `accelerate launch` each process computes its rows of each batch, and an all-reduce sums the
+    gradients. Results agree with those of one process up to rounding, whatever the number of processes, and a run may
+    resume with another number. All ranks return the same history and end with the same weights; rank 0 alone writes and
+    shows progress. Two things differ between ranks: the random numbers of dropout and similar layers, and on CPUs the
+    statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
+    `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
@@ -59,8 +59,8 @@ def fit(
         config: see `TrainConfig`; None for its defaults.
         run_dir: folder of the checkpoint; None keeps nothing on disk.
         progress: show a progress bar.
-        budget: seconds; an epoch that would not be over by then, judged by the longest before it, is not begun. With
-            `run_dir` the next call goes on.
+        budget: seconds; an epoch that would exceed it, judged by the longest one so far, is not begun. With `run_dir`
+            the next call resumes.
 
     Returns:
         The history, one record per epoch.
@@ -106,11 +106,11 @@ def fit(
 
 
 class _Step(NamedTuple):
-    """What is known of one step, still on the device: reading a number would wait for it.
+    """The result of one step, on the device: reading a number would wait for the device.
 
     Attributes:
-        terms: `[batches, 2]`, margin and reconstruction of each batch, summed up over the processes.
-        correct: images of this process that were classified right.
+        terms: `[batches, 2]`, margin and reconstruction of each batch; their sum over the ranks is the batch's mean.
+        correct: how many images of this rank were classified right.
         skipped: whether the loss scaling left the step out.
     """
 
@@ -120,7 +120,7 @@ class _Step(NamedTuple):
 
 
 class _Trainer:
-    """A model, its optimizer and its data on one device, or on this process's share of several."""
+    """A model, its optimizer and its data on the device of this process."""
 
     def __init__(self, model: nn.Module, data: ImageData, config: TrainConfig) -> None:
         self.config, self.accelerator = config, _accelerator(config)
@@ -152,7 +152,7 @@ class _Trainer:
         return History(self.identity["model"], self.data.name, parameters, where, self.config)
 
     def resume(self, path: Path) -> list[Epoch]:
-        """Continue from a checkpoint, if there is one: the epochs that are finished."""
+        """Load the checkpoint, if there is one; return the epochs that are finished."""
         saved = distributed.from_rank0(lambda: checkpoint.read(path) if path.exists() else None)
         return [] if saved is None else checkpoint.resume(path, saved, self.identity, **self.parts)
 
@@ -161,7 +161,7 @@ class _Trainer:
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
     def epoch(self, number: int, bar: Any) -> Epoch:
-        """Train on every image once, in an order of this epoch's own, and test."""
+        """Train on each image once, in this epoch's order, and test."""
         config, device = self.config, self.accelerator.device
         generator = _seed_epoch(config.seed, number, device)
         if device.type == "cuda":
@@ -198,11 +198,11 @@ class _Trainer:
         )
 
     def step(self, rows: Tensor, generator: torch.Generator) -> _Step:
-        """One step of the optimizer: the mean gradient over `rows`, one batch after another, as if they were one."""
+        """One step of the optimizer with the mean gradient over `rows`, which are computed batch by batch."""
         batches = rows.split(self.config.batch_size)
         results = []
         for k, batch in enumerate(batches, start=1):
-            # Gradients are added up on each process first; the last backward pass reduces them over the processes.
+            # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
             with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.model):
                 results.append(self.backward(batch, len(batch) / len(rows), generator))
         terms, correct = zip(*results, strict=True)
@@ -211,10 +211,10 @@ class _Trainer:
         return _Step(torch.stack(terms), torch.stack(correct).sum(), skipped)
 
     def backward(self, batch: Tensor, weight: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass of this process's rows of a batch that counts `weight` in the step's gradient."""
+        """Forward and backward pass of this rank's rows of a batch; `weight` is the batch's share of the step."""
         shard = distributed.shard(len(batch))
         size = shard.stop - shard.start
-        if size == 0:  # every process takes part in every step: compute an image that counts elsewhere
+        if size == 0:  # all ranks take part in all steps: compute an image that another rank counts
             shard = slice(0, 1)
         labels = self.data.train.labels[batch[shard]]
         images, targets = self.data.preprocess.train(self.data.train.images[batch], generator, shard)
@@ -223,22 +223,22 @@ class _Trainer:
         self.check_classes(output)
         loss = capsule_loss(output, targets, labels, self.config.reconstruction_weight, self.config.loss)
         share = size / len(batch)
-        # DDP takes the mean over the processes, where the sum is meant.
+        # DDP takes the mean over the ranks, where the sum is needed.
         self.accelerator.backward(loss.total * (share * distributed.world_size() * weight))
         terms = share * torch.stack([loss.margin.detach(), loss.reconstruction.detach()])
         return terms, (output.lengths.argmax(dim=1) == labels)[:size].sum()
 
     def check_classes(self, output: CapsuleOutput) -> None:
-        found, classes = output.lengths.shape[1], len(self.data.classes)
-        if found != classes:
+        capsules, classes = output.lengths.shape[1], len(self.data.classes)
+        if capsules != classes:
             raise ValueError(
-                f"the model has {found} class capsules, {self.data.name} has {classes} classes; "
+                f"the model has {capsules} class capsules, {self.data.name} has {classes} classes; "
                 f"build the model with classes={classes}"
             )
 
     @torch.inference_mode()
     def test_accuracy(self) -> float:
-        """Processes share whole batches: equal shapes round equally, however many processes there are."""
+        """Ranks share whole batches: equal shapes round equally, however many ranks there are."""
         self.network.eval()
         correct = torch.zeros((), dtype=torch.long, device=self.accelerator.device)
         test = self.data.test
@@ -256,7 +256,7 @@ def _optimizer_step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) 
         optimizer.step()
         return 0
     skipped: list[Tensor | int] = []
-    # The scaler tells fused optimizers, which skip on the device, what it found; others it does not call.
+    # The scaler sets `found_inf` on fused optimizers, which skip on the device; it does not call the others.
     inner = cast(Any, optimizer).optimizer  # inside Accelerate's wrapper
     hook = inner.register_step_pre_hook(lambda called, *_: skipped.append(getattr(called, "found_inf", 0)))
     optimizer.step()
@@ -299,7 +299,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
 
 
 def _prepare_for_ddp(model: nn.Module, data: ImageData, accelerator: Accelerator) -> nn.Module:
-    """Batch norm over all GPUs (PyTorch has none over CPUs), and DDP told whether some weights never get a gradient."""
+    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient."""
     from accelerate import DistributedDataParallelKwargs
 
     if accelerator.device.type == "cuda":
@@ -310,7 +310,7 @@ def _prepare_for_ddp(model: nn.Module, data: ImageData, accelerator: Accelerator
 
 
 def _has_unused_weights(model: nn.Module, data: ImageData) -> bool:
-    """Whether the loss does not depend on some trained weight; one image tells. DDP would wait for its gradient."""
+    """Whether some weight gets no gradient, as one image shows; DDP would wait for it without end."""
     modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng():
         output = model.eval()(data.preprocess.evaluate(data.train.images[:1])[0], data.train.labels[:1])
@@ -338,10 +338,10 @@ def _float32_precision(precision: str) -> Iterator[None]:
 
 
 def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Random numbers of one epoch, from the seed and the epoch alone, the same for all processes.
+    """Random numbers of one epoch, from the seed and the epoch alone, the same on all ranks.
 
-    Dropout and its like draw from PyTorch's own generator, which differs from process to process: with equal numbers,
-    all shards of a batch would drop the same units.
+    Dropout and its like draw from PyTorch's own generator, which differs from rank to rank: with equal numbers, all
+    shards of a batch would drop the same units.
     """
     mixed = (seed * 1_000_003 + epoch) % 2**63
     # A CPU's generator takes the low 32 bits.
