@@ -11,7 +11,7 @@ INSTALLER ?= uv
 LATEST ?=
 # Named once, it stays with the environment, so that a later lock does not bring the CUDA libraries in.
 TORCH_INDEX ?= $(shell cat "$(VENV)/torch-index" 2>/dev/null)
-STUDIES ?= depth collapse routings optimizers heads
+STUDIES ?= depth collapse routings optimizers head-ablation
 WORKERS ?= 2
 PYTEST_ARGS ?=
 

@@ -1,14 +1,22 @@
 """The command line: a run in a folder, and one-line errors."""
 
+import inspect
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_type_hints
 
 import pytest
 import torch
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from capsnb import bench, cli
+from capsnb import Preprocess, TrainConfig, bench, cli
+from capsnb.cli import options, training
 from capsnb.evaluation import evaluation_of_scores
+from capsnb.experiments import RunResult
+from capsnb.models import NETWORKS, build
 
 
 def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
@@ -26,43 +34,87 @@ def test_train_then_evaluate_give_the_same_figures(monkeypatch, capsys, tmp_path
     code, out, _ = run(monkeypatch, capsys, "train", tmp_path / "run", *TINY)
     assert code == 0 and "accuracy" in out
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "checkpoint.safetensors", "history.json", "evaluation.json"}
-    first = (tmp_path / "run" / "evaluation.json").read_text()
-    (tmp_path / "run" / "evaluation.json").unlink()
+    assert files == {"run.json", "checkpoint.pt"}
+    first = RunResult.load(tmp_path / "run")
+    assert first.evaluation.accuracy == first.history["test_accuracy"][-1]
+    replace(first, evaluation=None).save(tmp_path / "run" / "run.json")
     code, again, _ = run(monkeypatch, capsys, "evaluate", tmp_path / "run")
     assert code == 0 and again.splitlines()[0] in out
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == json.loads(first)
+    assert RunResult.load(tmp_path / "run") == first
+
+
+def test_the_record_is_there_before_training_and_whole_after_it(monkeypatch, capsys, tmp_path):
+    from capsnb.experiments import run as run_module
+
+    command = ("train", tmp_path / "run", *TINY, "--seed", 3)
+    before = []
+    train = run_module.fit
+
+    def stopped(*_, **options):
+        before.append(RunResult.load(options["run_dir"]))
+        raise FloatingPointError("the loss is not finite")
+
+    monkeypatch.setattr(run_module, "fit", stopped)
+    assert run(monkeypatch, capsys, *command)[0] == 2
+    code, _, err = run(monkeypatch, capsys, "compare", tmp_path / "run")
+    assert code == 2 and "the run is not finished; run the same `capsnb train` again to resume it" in err
+    monkeypatch.setattr(run_module, "fit", train)
+    assert run(monkeypatch, capsys, *command)[0] == 0
+    (asked,), result = before, RunResult.load(tmp_path / "run")
+    assert asked.history is None and asked.run == result.run and asked.command == result.command
+    assert result.command[:2] == ["capsnb", "train"] and result.command[-2:] == ["--seed", "3"]
+    assert (result.run.data, result.run.images, result.run.config.seed) == ("mnist5k", 100, 3)
+    assert result.hardware["cores"] and result.versions["torch"] and result.date and result.revision
+
+
+def test_the_folder_of_the_data_is_recorded_and_used_again(monkeypatch, capsys, tmp_path):
+    from capsnb.experiments import run as run_module
+
+    load, roots = run_module.load_data, []
+
+    def noted(name, root, **given):
+        roots.append(root)
+        return load(name, **given)
+
+    monkeypatch.setattr(run_module, "load_data", noted)
+    assert run(monkeypatch, capsys, "train", tmp_path, *TINY, "--root", "here")[0] == 0
+    assert RunResult.load(tmp_path).root == "here"
+    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
+    assert run(monkeypatch, capsys, "evaluate", tmp_path, "--root", "there")[0] == 0
+    assert roots == ["here", "here", "there"] and RunResult.load(tmp_path).root == "here"
 
 
 def test_train_hands_on_how_to_compute(monkeypatch, capsys, tmp_path):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, mode=None: compiled.append(mode) or model)
     code, _, _ = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--compile", "--recompute")
-    saved = json.loads((tmp_path / "run.json").read_text())
+    asked = RunResult.load(tmp_path).run
     assert code == 0 and len(compiled) == 1
-    assert saved["model"]["recompute"] is True and saved["config"]["compile"] is True
+    assert asked.sizes["recompute"] is True and asked.config.compile is True
 
 
 def test_the_network_is_chosen_written_down_and_built_again(monkeypatch, capsys, tmp_path):
     code, out, _ = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--model", "mocapsnet", "--gamma", 0.8)
-    saved = json.loads((tmp_path / "run.json").read_text())
+    saved = RunResult.load(tmp_path)
     assert code == 0 and out.startswith("MoCapsNet")
-    assert (saved["network"], saved["model"]["blocks"], saved["model"]["gamma"]) == ("mocapsnet", 1, 0.8)
-    first = (tmp_path / "evaluation.json").read_text()
+    assert saved.run.model == "MoCapsNet" and (saved.run.sizes["blocks"], saved.run.sizes["gamma"]) == (
+        1,
+        0.8,
+    )
     assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(first)
+    assert RunResult.load(tmp_path) == saved
     for other, was in (
-        (("rescapsnet",), "network was 'mocapsnet' and is now 'rescapsnet'"),
+        (("rescapsnet",), "model was 'MoCapsNet' and is now 'ResCapsNet'"),
         (("mocapsnet", "--gamma", 0.9), "gamma was 0.8 and is now 0.9"),
     ):
         code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--model", *other)
         assert code == 2 and was in err
-        assert json.loads((tmp_path / "run.json").read_text()) == saved
+        assert RunResult.load(tmp_path) == saved
 
 
-def test_the_way_to_agree_is_chosen_written_down_and_built_again(monkeypatch, capsys, tmp_path):
+def test_the_routing_is_chosen_written_down_and_built_again(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "train", tmp_path, *TINY, "--routing", "sda")[0] == 0
-    assert json.loads((tmp_path / "run.json").read_text())["model"]["routing"] == "sda"
+    assert RunResult.load(tmp_path).run.sizes["routing"] == "sda"
     assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
     code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY)
     assert code == 2 and "routing was 'sda' and is now 'rba'" in err
@@ -84,33 +136,145 @@ def test_networks_with_a_backbone_are_trained_and_built_again(
     images = ("--pad", 0, "--resize", 20, "--no-standardise", "--weight-std", 0.02)
     code, out, err = run(monkeypatch, capsys, "train", tmp_path, *options, *images)
     assert code == 0 and out.lower().startswith(model), err
-    saved = json.loads((tmp_path / "run.json").read_text())
+    saved = RunResult.load(tmp_path)
     shared = {"image_shape": [1, 20, 20], "classes": 10, "routing": "rba", "weight_std": 0.02}
-    assert saved["model"] == shared | sizes
-    given = {"pad": 0, "crop": None, "rotate": 0.0, "resize": 20, "standardise": False}
-    assert saved["preprocess"] == given
-    first = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (shared | sizes).items() <= saved.run.sizes.items()
+    changed = {"pad": 0, "crop": None, "rotate": 0.0, "resize": 20, "standardise": False}
+    assert saved.run.preprocess == changed
     assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == first
+    assert RunResult.load(tmp_path) == saved
     code, _, err = run(monkeypatch, capsys, "train", tmp_path, *options, *images[:-1], 0.5)
     assert code == 2 and "weight_std was 0.02 and is now 0.5" in err
 
 
 def test_a_class_that_was_never_predicted_has_no_precision(capsys):
-    cli._report(evaluation_of_scores([0, 1], [[0.9, 0.1], [0.8, 0.2]], ("cat", "dog")))
+    training.report(evaluation_of_scores([0, 1], [[0.9, 0.1], [0.8, 0.2]], ("cat", "dog")))
     assert "cat: precision 50.00%, recall 100.00%" in (out := capsys.readouterr().out)
     assert "dog: precision –, recall 0.00%" in out
 
 
-def test_a_run_that_does_not_say_its_network_is_a_capsnet(monkeypatch, capsys, tmp_path):
-    assert run(monkeypatch, capsys, "train", tmp_path, *TINY)[0] == 0
-    saved = json.loads((tmp_path / "run.json").read_text())
-    assert saved.pop("network") == "capsnet" and saved["model"]["blocks"] == 0
-    assert saved["model"].pop("routing") == "rba" and saved["model"].pop("weight_std") is None
-    (tmp_path / "run.json").write_text(json.dumps(saved))
-    assert run(monkeypatch, capsys, "evaluate", tmp_path)[0] == 0
-    code, _, err = run(monkeypatch, capsys, "train", tmp_path, *TINY, "--routing", "em")
-    assert code == 2 and "routing was 'rba' and is now 'em'" in err
+def test_a_folder_of_version_0_1_is_refused_in_one_sentence(monkeypatch, capsys, tmp_path):
+    old = {
+        "network": "capsnet",
+        "model": {"blocks": 0},
+        "data": {},
+        "preprocess": {},
+        "config": {"epochs": 1},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    for command in (("train", tmp_path, *TINY), ("evaluate", tmp_path), ("compare", tmp_path)):
+        code, _, err = run(monkeypatch, capsys, *command)
+        assert (
+            code == 2 and "capsnb 0.1 wrote it, and kept a run in several files): train again, into an" in err
+        )
+    assert json.loads((tmp_path / "run.json").read_text()) == old
+
+
+VALUES = {
+    "epochs": st.integers(1, 9),
+    "batch_size": st.integers(1, 500),
+    "learning_rate": st.floats(1e-6, 1.0),
+    "decay": st.floats(0.01, 1.0),
+    "step_epochs": st.integers(1, 9),
+    "reconstruction_weight": st.floats(0.0, 1.0),
+    "accumulate": st.integers(1, 9),
+    "seed": st.integers(0, 2**31),
+    "pad": st.integers(0, 9),
+    "crop": st.integers(1, 40),
+    "rotate": st.floats(0.0, 180.0),
+    "resize": st.integers(1, 99),
+}
+
+
+def values_of(dataclass):
+    """A value for each field: of choices one of them, of a switch either, of a number what is in its range."""
+    strategies = {}
+    for name, hint in get_type_hints(dataclass).items():
+        choices = getattr(hint, "__args__", ()) if name not in VALUES else ()
+        other = st.booleans() if hint is bool else st.sampled_from(choices or [None])
+        strategies[name] = VALUES.get(name, other)
+    return st.fixed_dictionaries(strategies)
+
+
+def called(cls, arguments):
+    """What a command with an option for each field of `cls` is given for these arguments."""
+    received = []
+    command = options.with_options("config", options.field_options(cls), cls)(
+        lambda config: received.append(config)
+    )
+    app = typer.Typer()
+    app.command()(command)
+    app(arguments, standalone_mode=False)
+    return received[0]
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, Preprocess])
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_every_field_is_an_option_and_arrives(cls, data):
+    values = data.draw(values_of(cls))
+    assert set(values) == {field.name for field in fields(cls)}
+    arguments = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            arguments += [f"--{flag}", str(value)]
+    assert called(cls, arguments) == cls(**values)
+    assert called(cls, []) == cls()
+
+
+def test_train_has_an_option_for_every_field_and_every_size():
+    command = typer.main.get_command(cli.app).commands["train"]
+    described = {option.name: option.help for option in command.params}
+    wanted = {field.name for cls in (TrainConfig, Preprocess) for field in fields(cls)}
+    wanted |= {name for network in NETWORKS for name in options.sizes_of(network)}
+    assert wanted <= set(described)
+    assert all(described[name] for name in wanted), "an option without a word of help"
+
+
+def test_a_new_field_is_a_new_option():
+    @dataclass(frozen=True)
+    class Longer(TrainConfig):
+        """A configuration.
+
+        Args:
+            patience: epochs without progress
+                before training stops.
+            mode: how to stop.
+        """
+
+        patience: int = 3
+        mode: Literal["early", "late"] = "late"
+
+    assert called(Longer, []) == Longer()
+    assert called(Longer, ["--patience", "5", "--mode", "early"]) == Longer(patience=5, mode="early")
+    *_, patience, mode = options.field_options(Longer)
+    assert patience.annotation.__metadata__[0].help == "epochs without progress before training stops"
+    assert mode.annotation.__metadata__[0].metavar == "early|late"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_complete_sizes_are_those_of_the_constructor(network):
+    """Written down in full, they build the network that the constructor's own defaults build."""
+    plain = build(network)
+    full = build(network, image_shape=plain.image_shape, **options.complete_sizes(network, {}))
+    assert {n: p.shape for n, p in plain.named_parameters()} == {
+        n: p.shape for n, p in full.named_parameters()
+    }
+    assert repr(plain) == repr(full)
+    own = set(inspect.signature(NETWORKS[network]).parameters)
+    assert own - {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"} <= set(
+        options.complete_sizes(network, {})
+    )
+
+
+def test_a_linear_head_is_given_none_of_a_capsule_heads_sizes(monkeypatch, capsys, tmp_path):
+    head = ("--model", "alexcapsnet", "--head", "softmax", "--loss", "cross_entropy", "--epochs", 1)
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path, "--images", 60, *head)
+    saved = RunResult.load(tmp_path).run
+    assert code == 0 and "routing" not in saved.sizes and saved.config.loss == "cross_entropy", err
 
 
 def test_data_says_what_is_in_it(monkeypatch, capsys):
@@ -225,7 +389,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("data", "mnist6k"), "mnist6k"),
         (("data", "mnist", "--root", "nowhere"), "nowhere"),
@@ -247,7 +411,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         (("train", "run", "--model", "alexcapsnet", "--channels", 8), "alexcapsnet has no channels"),
         (("train", "run", "--model", "resnetcapsnet", "--recompute"), "resnetcapsnet has no recompute"),
         (("train", "run", "--model", "alexcapsnet", "--resize", 14), "cannot take images of 1x14x14"),
-        (("evaluate", "nowhere"), "run.json does not exist"),
+        (("evaluate", "nowhere"), "nowhere does not exist: name a folder that `capsnb train` wrote"),
         (
             ("bench", "depth", "--blocks", "1,two"),
             "blocks must be whole numbers separated by commas, got '1,two'",
@@ -268,14 +432,14 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         (("reproduce", "backbones", "--data", "nowhere", "--seeds", 1), "in the run"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, said):
+def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(monkeypatch, capsys, *arguments)
-    assert code == 2 and said in err and "Traceback" not in err
+    assert code == 2 and message in err and "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_run_is_named(monkeypatch, capsys, tmp_path):
     (tmp_path / "run.json").write_text("{")
     code, _, err = run(monkeypatch, capsys, "evaluate", tmp_path)
-    assert code == 2 and "run.json is damaged" in err
+    assert code == 2 and "run.json is not the record of a run" in err

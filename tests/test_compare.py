@@ -1,6 +1,5 @@
 """Comparing runs: seeds become one row, data that differ never do, and every broken file is named."""
 
-import json
 import re
 import statistics
 from dataclasses import asdict, replace
@@ -10,9 +9,16 @@ from itertools import permutations
 import pytest
 import torch
 
-from capsnb import CapsNet, cli, compare, experiments, models, summary
-from capsnb.compare import COLUMNS, Trained, read, rows, table
+from capsnb import CapsNet, Preprocess, cli, fit, load_data, models, summary
 from capsnb.evaluation import Evaluation, evaluation_of_scores, wilson_interval
+from capsnb.experiments import Run, RunResult, comparison, comparison_page
+from capsnb.experiments.comparison import (
+    COMPARISON_COLUMNS,
+    ComparisonRow,
+    comparison_table,
+    join_seeds,
+    read,
+)
 from capsnb.files import results
 from capsnb.training import Epoch, History, TrainConfig
 
@@ -42,13 +48,22 @@ def history(
     )
 
 
-def trained(seed: int, accuracy: float = 0.95, name: str = "CapsNet", **settings) -> Trained:
-    return Trained(name, history(seed), evaluation(accuracy), 5_000_000, settings, f"runs/{name}-{seed}")
+def trained(
+    seed: int, accuracy: float = 0.95, name: str = "CapsNet", past: History | None = None, **sizes
+) -> RunResult:
+    past = past or history(seed)
+    return RunResult(
+        Run("", name, "CapsNet", sizes, past.config, past.data),
+        past,
+        evaluation=evaluation(accuracy),
+        mult_adds=5_000_000,
+        source=f"runs/{name}-{seed}",
+    )
 
 
-def cells(row: compare.Row) -> dict[str, str]:
-    (line,) = table([row]).splitlines()[-1:]
-    return dict(zip(COLUMNS, [cell.strip() for cell in line.strip("|").split("|")], strict=True))
+def cells(row: ComparisonRow) -> dict[str, str]:
+    (line,) = comparison_table([row]).splitlines()[-1:]
+    return dict(zip(COMPARISON_COLUMNS, [cell.strip() for cell in line.strip("|").split("|")], strict=True))
 
 
 def figures_of(found: Evaluation) -> tuple[float, float]:
@@ -58,9 +73,9 @@ def figures_of(found: Evaluation) -> tuple[float, float]:
 def test_seeds_become_one_row_in_whatever_order_they_come():
     runs = [trained(2, 0.95), trained(0, 0.9), trained(1, 0.8), trained(0, 0.7, channels=16)]
     for order in permutations(runs):
-        seen = {len(row.runs): row for row in rows(order)}
-        assert [run.history.config.seed for run in seen[3].runs] == [0, 1, 2]
-        assert seen[1].runs == (runs[3],)
+        seen = {len(row.results): row for row in join_seeds(order)}
+        assert [run.run.config.seed for run in seen[3].results] == [0, 1, 2]
+        assert seen[1].results == (runs[3],)
         found = cells(seen[3])
         assert found["seeds"] == "3"
         assert found["accuracy / %"] == f"{100 * statistics.fmean([0.95, 0.9, 0.8]):.2f}"
@@ -70,18 +85,21 @@ def test_seeds_become_one_row_in_whatever_order_they_come():
 @pytest.mark.parametrize(
     "other",
     [
-        replace(trained(1), name="ResCapsNet"),
-        replace(trained(1), settings={"channels": 16}),
-        replace(trained(1), history=history(1, learning_rate=2e-3)),
-        replace(trained(1), history=replace(history(1), device="another machine's GPU")),
-        replace(trained(1), history=replace(history(1), parameters=999)),
+        trained(1, name="ResCapsNet"),
+        trained(1, channels=16),
+        trained(1, past=history(1, learning_rate=2e-3)),
+        trained(1, past=replace(history(1), device="another machine's GPU")),
+        trained(1, past=replace(history(1), parameters=999)),
+        replace(trained(1), run=replace(trained(1).run, members=4)),
+        replace(trained(1), run=replace(trained(1).run, model="MoCapsNet")),
+        replace(trained(1), run=replace(trained(1).run, preprocess={"rotate": 5.0})),
     ],
-    ids=["name", "settings", "configuration", "device", "size"],
+    ids=["name", "size", "configuration", "device", "parameters", "members", "network", "preprocess"],
 )
 def test_whatever_differs_beside_the_seed_is_another_row_with_its_own_label(other):
-    first, second = rows([trained(0), other])
+    first, second = join_seeds([trained(0), other])
     assert first.label != second.label
-    assert len(rows([trained(0), trained(1)])) == 1
+    assert len(join_seeds([trained(0), trained(1)])) == 1
 
 
 def test_labels_name_what_differs_and_nothing_else():
@@ -90,55 +108,59 @@ def test_labels_name_what_differs_and_nothing_else():
         trained(0, channels=16, types=4),
         trained(0, name="MoCapsNet", types=4),
     ]
-    assert [row.label for row in rows(runs)] == ["CapsNet, channels 32", "CapsNet, channels 16", "MoCapsNet"]
+    assert [row.label for row in join_seeds(runs)] == [
+        "CapsNet, channels 32",
+        "CapsNet, channels 16",
+        "MoCapsNet",
+    ]
 
 
 def test_one_seed_twice_is_refused():
     with pytest.raises(
         ValueError, match=r"runs/CapsNet-1 and copy are the same experiment with the same seed, 1"
     ):
-        rows([trained(0), trained(1), replace(trained(1), source="copy")])
+        join_seeds([trained(0), trained(1), replace(trained(1), source="copy")])
 
 
 def test_data_that_differ_are_never_in_one_table():
-    other = replace(trained(1), history=history(1, data="other"), evaluation=None)
+    other = replace(trained(1, past=history(1, data="other")), evaluation=None)
     with pytest.raises(
         ValueError, match=r"runs/CapsNet-0 and runs/CapsNet-1 have different data \(noise and other\)"
     ):
-        rows([trained(0), other])
+        join_seeds([trained(0), other])
     fewer = replace(trained(1), evaluation=evaluation(0.9, count=20))
     without = replace(trained(2), evaluation=None)
     with pytest.raises(ValueError, match=r"different test images .*'ant': 20.*'ant': 10.*compare them apart"):
-        rows([without, trained(0), fewer])
+        join_seeds([without, trained(0), fewer])
     with pytest.raises(ValueError, match="at least one run"):
-        rows([])
+        join_seeds([])
 
 
 def test_cells_are_what_they_say():
-    (row,) = rows([trained(0, 0.9), trained(1, 0.8)])
+    (row,) = join_seeds([trained(0, 0.9), trained(1, 0.8)])
     found = cells(row)
     low, high = wilson_interval(0.85, 40)  # 40 images, not 80: the seeds share them
     assert found["95 % interval"] == f"{100 * low:.2f} to {100 * high:.2f}"
     assert (found["parameters"], found["MFLOP"]) == ("1,234", "10.0")
     assert found["s per epoch"] == "3.0"  # of 12, 2, 2 and 13, 3, 3
     assert found["peak memory / MiB"] == "101"  # of 100 and 101
-    both = [run.evaluation for run in row.runs]
+    both = [run.evaluation for run in row.results]
     auc, error = (statistics.fmean(values) for values in zip(*map(figures_of, both), strict=True))
     assert float(found["macro AUC"]) == pytest.approx(auc, abs=6e-5)
     assert float(found["calibration error / %"]) == pytest.approx(100 * error, abs=0.06)
 
 
 def test_what_was_not_saved_is_unknown_not_guessed():
-    (row,) = rows([trained(0), replace(trained(1, 0.8), evaluation=None, mult_adds=None)])
+    (row,) = join_seeds([trained(0), replace(trained(1, 0.8), evaluation=None, mult_adds=None)])
     found = cells(row)
     assert found["accuracy / %"] == "95.00"  # the second one's history ends with 0.95 as well
     assert [found[name] for name in ("95 % interval", "macro AUC", "calibration error / %")] == ["–"] * 3
     old = replace(evaluation(0.9), calibration=[], calibration_error=None)
-    assert cells(rows([replace(trained(0), evaluation=old)])[0])["calibration error / %"] == "–"
+    assert cells(join_seeds([replace(trained(0), evaluation=old)])[0])["calibration error / %"] == "–"
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "said"),
+    ("accuracies", "expected"),
     [
         ([(0.5, 0.9, 0.8)], "2"),
         ([(0.5, 0.92, 0.8), (0.95, 0.2, 0.3)], "1 to 2"),
@@ -146,9 +168,9 @@ def test_what_was_not_saved_is_unknown_not_guessed():
         ([(0.5, 0.6, 0.89)], "not in 3"),
     ],
 )
-def test_epochs_to_ninety_per_cent(accuracies, said):
-    runs = [replace(trained(seed), history=history(seed, shares)) for seed, shares in enumerate(accuracies)]
-    assert cells(rows(runs)[0])["epochs to 90 %"] == said
+def test_epochs_to_ninety_per_cent(accuracies, expected):
+    runs = [trained(seed, past=history(seed, shares)) for seed, shares in enumerate(accuracies)]
+    assert cells(join_seeds(runs)[0])["epochs to 90 %"] == expected
 
 
 TINY = ("--images", "100", "--epochs", "1", "--channels", "4", "--capsule-types", "1")
@@ -177,15 +199,26 @@ def saved(tmp_path_factory):
 def test_a_saved_run_is_read_as_it_was_trained(saved):
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    run = read(saved / "a1")
+    result = read(saved / "a1")
     assert torch.equal(torch.get_rng_state(), state)
-    assert run.history == History.load(saved / "a1" / "history.json")
-    assert run.evaluation == Evaluation.load(saved / "a1" / "evaluation.json")
-    assert run.accuracy == run.evaluation.accuracy
-    assert run.mult_adds == summary(CapsNet(channels=4, capsule_types=1)).total_mult_adds
-    assert [row.label for row in rows(map(read, (saved / "a0", saved / "b0", saved / "a1")))] == [
+    assert result.history["test_accuracy"][-1] == result.accuracy == result.evaluation.accuracy
+    assert result.mult_adds == summary(CapsNet(channels=4, capsule_types=1)).total_mult_adds
+    assert (result.run.data, result.run.images, result.run.config.seed) == ("mnist5k", 100, 1)
+    assert [row.label for row in join_seeds(map(read, (saved / "a0", saved / "b0", saved / "a1")))] == [
         *("CapsNet, channels 4", "CapsNet, channels 5")
     ]
+
+
+def test_a_network_trained_in_a_notebook_stands_beside_the_saved_ones(saved):
+    data = load_data("mnist5k").subset(train=100)
+    torch.manual_seed(1)
+    network = CapsNet(channels=4, capsule_types=1)
+    past = fit(network, data, TrainConfig(epochs=1, seed=1), progress=False)
+    result = RunResult.of(network, data, past, label="mine")
+    same = read(saved / "a1")
+    assert result.history["loss"] == same.history["loss"] and result.mult_adds == same.mult_adds
+    assert result.run.preprocess == asdict(Preprocess()) and result.accuracy == past["test_accuracy"][-1]
+    assert [row.label for row in join_seeds([same, result])] == ["CapsNet", "mine"]
 
 
 def test_the_command_shows_the_table_and_writes_both_files(saved, monkeypatch, capsys, tmp_path):
@@ -198,70 +231,65 @@ def test_the_command_shows_the_table_and_writes_both_files(saved, monkeypatch, c
     )
     written = (tmp_path / "comparison" / "comparison.md").read_text()
     assert out.split("\n\nwritten to")[0] in written
-    assert all(note in written for note in compare.NOTES)
+    assert all(note in written for note in comparison.NOTES)
     assert f"CapsNet, channels 4: {saved / 'a0'}, {saved / 'a1'}" in written
     assert (tmp_path / "comparison" / "comparison.html").read_text().startswith("<!doctype html>")
     code, _, err = command(monkeypatch, capsys, "compare", saved / "a0", "nowhere")
-    assert code == 2 and "nowhere does not exist: name folders that `capsnb train` wrote" in err
+    assert code == 2 and "nowhere does not exist: name a folder that `capsnb train` wrote" in err
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("run.json", "a folder that"), ("history.json", "not finished"), ("evaluation.json", "capsnb evaluate")],
-)
-def test_missing_and_damaged_files_are_named(saved, tmp_path, name, hint):
-    for path in (saved / "a0").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    whole = (tmp_path / name).read_bytes()
+def test_a_missing_and_a_damaged_record_are_named(saved, tmp_path):
+    record = tmp_path / "run.json"
+    whole = (saved / "a0" / "run.json").read_bytes()
     for broken in (b"", whole[:-20], b"\xff\xfe", b"3", b"[]", b"{}"):
-        (tmp_path / name).write_bytes(broken)
-        with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+        record.write_bytes(broken)
+        with pytest.raises(
+            ValueError, match=f"{re.escape(str(record))} is not the record of a run.*train again"
+        ):
             read(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(tmp_path / name))} does not exist.*{hint}"):
+    record.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=f"{re.escape(str(record))} does not exist: name a folder that"
+    ):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "source"), [("run.json", "a1"), ("history.json", "a1")])
-def test_files_of_two_runs_in_one_folder_are_refused(saved, tmp_path, name, source):
-    for path in (saved / "a0").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / name).write_bytes((saved / source / name).read_bytes())
-    with pytest.raises(ValueError, match=r"history\.json belongs to another run than run\.json"):
+def test_a_run_that_is_not_finished_is_refused(saved, tmp_path):
+    replace(read(saved / "a0"), history=None, evaluation=None).save(tmp_path / "run.json")
+    with pytest.raises(
+        ValueError, match="the run is not finished; run the same `capsnb train` again to resume it"
+    ):
         read(tmp_path)
-
-
-def test_an_evaluation_of_other_data_is_refused(saved, tmp_path):
-    for path in (saved / "a0").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    evaluation(0.9).save(tmp_path / "evaluation.json")
-    with pytest.raises(ValueError, match=r"evaluation\.json is of noise, the run of mnist5k\[train=100\]"):
-        read(tmp_path)
+    with pytest.raises(ValueError, match="is not finished: only finished runs are compared"):
+        join_seeds([RunResult.load(tmp_path)])
 
 
 def test_an_old_file_of_a_study_has_no_evaluation_but_everything_else(tmp_path):
     (path,) = (results() / "depth").glob("mocapsnet-1-block-seed0.json")
-    run, done = read(path), experiments.load(path)
-    assert (run.name, run.accuracy, run.evaluation) == ("MoCapsNet, 1 block", done.accuracy, None)
-    network = models.MoCapsNet(**done.run.sizes)
-    assert run.mult_adds == summary(network).total_mult_adds
-    stopped = replace(done, history=None, failure="the loss is not finite in epoch 1")
-    (tmp_path / "stopped.json").write_text(json.dumps(asdict(stopped)))
+    result, saved = read(path), RunResult.load(path)
+    assert (result.run.label, result.accuracy, result.evaluation) == (
+        "MoCapsNet, 1 block",
+        saved.accuracy,
+        None,
+    )
+    network = models.MoCapsNet(**result.run.sizes)
+    assert saved.mult_adds is None and result.mult_adds == summary(network).total_mult_adds
+    stopped = replace(saved, history=None, failure="the loss is not finite in epoch 1")
+    stopped.save(tmp_path / "stopped.json")
     with pytest.raises(
         ValueError, match=r"stopped\.json has no accuracy \(the loss is not finite in epoch 1\)"
     ):
         read(tmp_path / "stopped.json")
     (tmp_path / "half.json").write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r"half\.json is not a finished run"):
+    with pytest.raises(ValueError, match=r"half\.json is not the record of a run"):
         read(tmp_path / "half.json")
 
 
 def test_a_study_s_file_has_its_evaluation():
-    path = results() / "heads" / "alexcapsnet-capsules-seed0.json"
-    run, done = read(path), experiments.load(path)
-    assert run.evaluation == done.evaluation and run.accuracy == done.accuracy
-    assert sum(map(sum, run.evaluation.confusion)) == run.evaluation.count == 1000
-    assert "97.8" in table(rows([run]))
+    result = read(results() / "head-ablation" / "alexcapsnet-capsules-seed0.json")
+    assert result.accuracy == result.evaluation.accuracy
+    assert sum(map(sum, result.evaluation.confusion)) == result.evaluation.count == 1000
+    assert "97.8" in comparison_table(join_seeds([result]))
 
 
 class Tags(HTMLParser):
@@ -282,7 +310,7 @@ class Tags(HTMLParser):
 
 def test_the_page_asks_for_nothing_and_every_figure_can_be_read_aloud():
     runs = [trained(0, name="<b>A & B</b>"), trained(1, name="<b>A & B</b>"), trained(0, 0.8, "C|D")]
-    page = compare.page(rows(runs))
+    page = comparison_page.page(join_seeds(runs))
     tags = Tags(page)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|url\(http|@import", page)
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in tags.found}
@@ -297,23 +325,23 @@ def test_the_page_asks_for_nothing_and_every_figure_can_be_read_aloud():
     place = next(i for i, (tag, _) in enumerate(tags.found) if tag == "table")
     assert tags.found[place - 1][1]["class"] == "wide"  # wider than a phone, it scrolls in its own box
     assert re.search(r"\.wide \{[^}]*overflow-x: auto", page) and "prefers-color-scheme: dark" in page
-    assert "C\\|D" in table(rows(runs))
+    assert "C\\|D" in comparison_table(join_seeds(runs))
 
 
 def test_figures_are_of_the_lowest_seed_not_of_the_best():
-    titles = dict(compare.figures(rows([trained(4, 0.95), trained(1, 0.7)])))
+    titles = dict(comparison_page.figures(join_seeds([trained(4, 0.95), trained(1, 0.7)])))
     assert [title for title in titles if "seed 1" in title] == list(titles)[1:]
-    assert "70.0 % of 40 images right" in titles["CapsNet (seed 1): which class was taken for which"].alt
+    assert "70.0 % of 40 images right" in titles["CapsNet (seed 1): confusion matrix"].alt
     assert "mean and range of 2 seeds" in titles["Training"].alt
     only_histories = [replace(trained(seed), evaluation=None) for seed in (0, 1)]
-    assert list(dict(compare.figures(rows(only_histories)))) == ["Training"]
+    assert list(dict(comparison_page.figures(join_seeds(only_histories)))) == ["Training"]
 
 
 def test_what_cannot_be_drawn_leaves_no_half_result(tmp_path, monkeypatch):
     def broken(_):
         raise ValueError("cannot draw")
 
-    monkeypatch.setattr(compare, "figures", broken)
+    monkeypatch.setattr(comparison_page, "figures", broken)
     with pytest.raises(ValueError, match="cannot draw"):
-        compare.save(rows([trained(0)]), tmp_path)
+        comparison_page.save(join_seeds([trained(0)]), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -45,9 +45,9 @@ def test_only_what_is_missing_is_measured(tmp_path, monkeypatch):
         return small
 
     monkeypatch.setattr(costs.bench, "measure_depth", depth)
-    experiments.measure(tmp_path, progress=False)
+    experiments.measure_costs(tmp_path, progress=False)
     assert asked == [(["network"], (1, 28, 28)), (["network"], (3, 32, 32)), ([], None)]
-    experiments.measure(tmp_path, progress=False)
+    experiments.measure_costs(tmp_path, progress=False)
     assert len(asked) == 3
     first = cells(experiments.table4(tmp_path))[0]
     assert first[:5] == ["MNIST", "1", "4,462", "not run yet", "4,320"] and first[5].isdecimal()

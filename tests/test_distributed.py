@@ -19,7 +19,6 @@ from torch import nn
 
 from capsnb import (
     CapsNet,
-    Evaluation,
     History,
     ImageData,
     MoCapsNet,
@@ -31,10 +30,10 @@ from capsnb import (
     evaluate,
     fit,
     load_data,
-    training,
 )
+from capsnb.experiments import RunResult
 from capsnb.models import CapsuleOutput
-from capsnb.training import CHECKPOINT, load_weights
+from capsnb.training import CHECKPOINT, load_weights, loop
 
 TIMEOUT = 120  # seconds; something hangs
 SMALL = {"channels": 4, "capsule_types": 1, "decoder": None}
@@ -393,7 +392,7 @@ def test_batch_norm_counts_over_all_gpus(device, monkeypatch):
     accelerator = Anywhere()
     accelerator.device = torch.device(device)
     monkeypatch.setattr(nn.Module, "to", lambda self, *_: self)
-    model = training._ready_for_several(built("plain", nn.BatchNorm1d(8)), digits(), accelerator)
+    model = loop._prepare_for_ddp(built("plain", nn.BatchNorm1d(8)), digits(), accelerator)
     assert isinstance(model.net[2], nn.SyncBatchNorm) == (device == "cuda")
     assert all(module.training for module in model.modules())
     assert accelerator.ddp_handler.find_unused_parameters is False
@@ -473,16 +472,15 @@ def test_the_command_line_writes_and_says_everything_once(tmp_path, monkeypatch,
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("accuracy") == 1 and done.stdout.count("parameters") == 1
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "checkpoint.safetensors", "history.json", "evaluation.json"}
-    evaluation = Evaluation.load(tmp_path / "run" / "evaluation.json")
-    history = History.load(tmp_path / "run" / "history.json")
-    assert evaluation.accuracy == history["test_accuracy"][-1]
+    assert files == {"run.json", CHECKPOINT}
+    result = RunResult.load(tmp_path / "run")
+    assert result.evaluation.accuracy == result.history["test_accuracy"][-1]
     monkeypatch.setattr(
         "sys.argv", ["capsnb", "evaluate", str(tmp_path / "run")]
     )  # the same figures in one process
     with pytest.raises(SystemExit):
         cli.main()
-    assert Evaluation.load(tmp_path / "run" / "evaluation.json") == evaluation
+    assert RunResult.load(tmp_path / "run") == result
 
 
 if __name__ == "__main__":

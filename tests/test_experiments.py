@@ -1,4 +1,4 @@
-"""The ledger: what has a file is not trained again, what was stopped goes on, a table says what is missing."""
+"""The registry: what has a file is not trained again, what was stopped is resumed, a table says what is missing."""
 
 import dataclasses
 import json
@@ -18,17 +18,17 @@ from capsnb import TrainConfig, cli, fit, load_data, models
 from capsnb.experiments import (
     STUDIES,
     Run,
+    RunResult,
     check,
-    finished,
-    load,
+    execute,
     overview,
-    perform,
     reproduce,
-    rows,
+    results,
     runs,
-    table,
+    study_rows,
+    study_table,
 )
-from capsnb.training import load_weights
+from capsnb.training import CHECKPOINT, load_weights, loop
 
 TINY = {"channels": 4, "capsule_types": 1, "blocks": 1, "hidden_capsules": 3, "decoder": None}
 
@@ -76,8 +76,8 @@ def test_names_are_unique_and_first_seeds_come_first(study):
 
 def test_a_run_is_what_fit_gives(done):
     (first, *_) = runs("tiny")
-    again = perform(first, done / "again")
-    kept = load(done / "tiny" / f"{first.name}.json", first)
+    again = execute(first, done / "again")
+    kept = RunResult.load(done / "tiny" / f"{first.name}.json", first)
     assert again.history.config == kept.history.config == first.config
     assert again.history["loss"] == pytest.approx(kept.history["loss"], rel=1e-4)  # threads may differ
     assert again.accuracy == pytest.approx(kept.accuracy, abs=0.01)
@@ -95,19 +95,19 @@ def test_merging_two_machines_is_copying(done, tmp_path):
     for path in (done / "tiny").iterdir():
         (tmp_path / "tiny").mkdir(exist_ok=True)
         (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
-    assert finished("tiny", tmp_path) == finished("tiny", done)
-    assert {label: len(found) for label, found in finished("tiny", done).items()} == {
+    assert results("tiny", tmp_path) == results("tiny", done)
+    assert {label: len(found) for label, found in results("tiny", done).items()} == {
         "ResCapsNet, 1 block": 2,
         "MoCapsNet, 1 block": 1,
     }
 
 
 def test_the_table_says_what_is_missing(done, tmp_path):
-    text = table("tiny", done)
-    shares = [100 * found.accuracy for found in finished("tiny", done)["ResCapsNet, 1 block"]]
+    text = study_table("tiny", done)
+    shares = [100 * found.accuracy for found in results("tiny", done)["ResCapsNet, 1 block"]]
     mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / math.sqrt(2)
     assert f"| ResCapsNet, 1 block | {mean:.2f} ± {spread:.2f} (2) | {min(shares):.2f} |" in squeezed(text)
-    assert table("tiny", tmp_path).count("not run yet") == 2
+    assert study_table("tiny", tmp_path).count("not run yet") == 2
 
 
 def test_a_file_of_another_run_or_half_a_file_is_refused(done, tmp_path):
@@ -117,14 +117,14 @@ def test_a_file_of_another_run_or_half_a_file_is_refused(done, tmp_path):
     saved = json.loads((done / "tiny" / path.name).read_text())
     saved["run"]["sizes"]["channels"] = 5
     path.write_text(json.dumps(saved))
-    for act in (finished, reproduce):
+    for act in (results, reproduce):
         with pytest.raises(
             ValueError, match=r"seed0\.json belongs to another run: its sizes.*delete the file"
         ):
             act("tiny", tmp_path)
     path.write_text(path.read_text()[:200])
-    with pytest.raises(ValueError, match=r"seed0\.json is not a finished run"):
-        finished("tiny", tmp_path)
+    with pytest.raises(ValueError, match=r"seed0\.json is not the record of a run"):
+        results("tiny", tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_a_result(tmp_path, monkeypatch):
@@ -133,10 +133,10 @@ def test_a_loss_that_is_not_finite_is_a_result(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_module, "fit", broken)
     (first, *_) = runs("tiny")
-    perform(first, tmp_path)
-    (found,) = finished("tiny", tmp_path)[first.label]
+    execute(first, tmp_path)
+    (found,) = results("tiny", tmp_path)[first.label]
     assert math.isnan(found.accuracy) and "step 2" in found.failure and found.history is None
-    assert "| ResCapsNet, 1 block | nan (1) |" in squeezed(table("tiny", tmp_path))
+    assert "| ResCapsNet, 1 block | nan (1) |" in squeezed(study_table("tiny", tmp_path))
 
 
 def test_wrong_names_and_numbers_are_named():
@@ -182,19 +182,19 @@ def longer_study(monkeypatch):
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(longer_study, tmp_path, monkeypatch):
     """The budget ends after two epochs; the second call is another machine that was given the folder."""
     (alone, _), clock = longer_study, [0.0]
-    whole = perform(alone, tmp_path / "whole")
+    whole = execute(alone, tmp_path / "whole")
     monkeypatch.setattr(run_module.time, "monotonic", lambda: clock[0])
-    train_epoch = sys.modules["capsnb.training"]._train_epoch
+    train_epoch = loop._Trainer.epoch
 
     def slow(*arguments):
         clock[0] += 10  # seconds
         return train_epoch(*arguments)
 
-    monkeypatch.setattr("capsnb.training._train_epoch", slow)
-    assert perform(alone, tmp_path / "here", budget=25) is None
+    monkeypatch.setattr(loop._Trainer, "epoch", slow)
+    assert execute(alone, tmp_path / "here", budget=25) is None
     assert not alone.path(tmp_path / "here").exists()
     (tmp_path / "here").rename(tmp_path / "there")
-    went_on = perform(alone, tmp_path / "there", budget=25)
+    went_on = execute(alone, tmp_path / "there", budget=25)
     assert clock[0] == 30, "an epoch was trained twice, or one too many"
     assert [record.loss for record in went_on.history.records] == [r.loss for r in whole.history.records]
     assert went_on.evaluation == whole.evaluation and went_on.seconds >= whole.history.seconds / 2
@@ -228,10 +228,10 @@ def test_a_killed_run_loses_at_most_an_epoch(longer_study, tmp_path):
     command = [sys.executable, script, tmp_path]
     killed = subprocess.run(command, env=env, start_new_session=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    kept = tmp_path / "unfinished" / "longer" / "alone-seed0" / "0" / "checkpoint.safetensors"
+    kept = tmp_path / "unfinished" / "longer" / "alone-seed0" / CHECKPOINT
     assert len(load_weights(models.CapsNet(**TINY), kept).records) == 1 and not (tmp_path / "longer").exists()
-    done = perform(longer_study[0], tmp_path)
-    again = perform(longer_study[0], tmp_path / "again")
+    done = execute(longer_study[0], tmp_path)
+    again = execute(longer_study[0], tmp_path / "again")
     losses = [record.loss for record in again.history.records]
     assert [record.loss for record in done.history.records] == pytest.approx(losses, rel=1e-4)  # threads
 
@@ -239,7 +239,7 @@ def test_a_killed_run_loses_at_most_an_epoch(longer_study, tmp_path):
 def test_networks_that_vote_give_the_mean_of_their_scores(longer_study, tmp_path):
     _, together = longer_study
     data = load_data().subset(train=300)
-    found = perform(together, tmp_path)
+    found = execute(together, tmp_path)
     scores = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -264,7 +264,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         reproduce("some", tmp_path, root=str(tmp_path), progress=False)
     (error,) = failed.value.exceptions
     assert isinstance(error, FileNotFoundError) and "elsewhere-seed0" in error.__notes__[0]
-    assert list(finished("some", tmp_path)) == ["here"]
+    assert list(results("some", tmp_path)) == ["here"]
 
 
 def test_every_file_belongs_to_its_row(done, tmp_path):
@@ -275,7 +275,9 @@ def test_every_file_belongs_to_its_row(done, tmp_path):
     (tmp_path / "tiny" / "mocapsnet-1-block-seed0.json").write_text("{")
     wrong = check(tmp_path)
     assert len(wrong) == 2
-    assert "is not a finished run" in wrong[0] and "other-seed0.json belongs to no row of tiny" in wrong[1]
+    assert (
+        "is not the record of a run" in wrong[0] and "other-seed0.json belongs to no row of tiny" in wrong[1]
+    )
 
 
 def test_the_projects_own_results_belong_to_their_rows():
@@ -289,7 +291,7 @@ def test_the_overview_counts_and_asks(done):
 
 
 def test_a_row_has_mean_and_spread_of_its_seeds(done):
-    row = rows("tiny", done)[0]
-    a, b = (found.accuracy for found in row.found)
+    row = study_rows("tiny", done)[0]
+    a, b = (found.accuracy for found in row.results)
     assert row.mean == pytest.approx((a + b) / 2) and row.spread == pytest.approx(abs(a - b) / math.sqrt(2))
-    assert rows("tiny", done)[1].spread is None, "one seed has no spread"
+    assert study_rows("tiny", done)[1].spread is None, "one seed has no spread"

@@ -25,7 +25,7 @@ from capsnb import (
 )
 from capsnb.layers import add_identity_
 from capsnb.models import NETWORKS, Decoder, build
-from capsnb.training import load_weights
+from capsnb.training import CHECKPOINT, load_weights
 
 TINY = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 STACKS = {CapsNet: nn.Sequential, ResCapsNet: ResidualCapsules, MoCapsNet: MomentumCapsules}
@@ -424,5 +424,5 @@ def test_fit_evaluate_and_load_weights_take_networks_with_a_backbone(network, tm
     found = evaluate(model, data)
     assert found.accuracy == history["test_accuracy"][-1] and found.reconstruction_error is None
     again = network(**sizes)
-    load_weights(again, tmp_path / "checkpoint.safetensors")
+    load_weights(again, tmp_path / CHECKPOINT)
     assert evaluate(again, data) == found

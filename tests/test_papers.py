@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from capsnb import Preprocess, models
-from capsnb.experiments import TABLES, numbers, published, rows, runs
+from capsnb.experiments import TABLES, paper_numbers, reported_accuracies, runs, study_rows
 from capsnb.experiments.recipes import JPEG
 
 SHAPES = {"mnist": (1, 28, 28), "mnist5k": (1, 28, 28)}  # of the others: three channels, 32 pixels
@@ -23,7 +23,7 @@ def _percent(record):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_each_number_of_a_table_stands_in_one_row(table):
-    records, said = numbers()[table], published(table)
+    records, said = paper_numbers()[table], reported_accuracies(table)
     assert len(said) == len(records), "two rows share a label"
     assert sorted(round(100 * row.accuracy, 6) for row in said.values()) == sorted(
         _percent(record)[0] for record in records
@@ -40,7 +40,7 @@ def test_data_that_differ_are_different_rows(table):
     seen = {}
     for run in runs(table):
         assert seen.setdefault(run.label, run.data) == run.data
-    assert not any(run.label in published(table) for run in runs(table) if run.data == JPEG)
+    assert not any(run.label in reported_accuracies(table) for run in runs(table) if run.data == JPEG)
     twins = [replace(run, label="", data="") for run in runs(table) if run.data == JPEG]
     assert twins == [replace(run, label="", data="") for run in runs(table) if run.data == "cifar10"]
 
@@ -64,12 +64,12 @@ def test_table_3_varies_optimizer_and_routing():
     assert found["CIFAR-10, ResCapsNet, 3 blocks, Ranger21, RBA"].config.optimizer == "ranger21"
     assert found["CIFAR-10, CapsNet (2-Conv + 4-ensemble)"].members == 4
     assert found["CIFAR-10, CapsNet (2-Conv)"].model == "TwoConvCapsNet"
-    assert "Xi et al. 2017" in published("table3")["CIFAR-10, CapsNet"].source
+    assert "Xi et al. 2017" in reported_accuracies("table3")["CIFAR-10, CapsNet"].source
 
 
 def test_table_5_varies_learning_rate_capsules_and_batch():
     for record, run in zip(
-        numbers()["table5"],
+        paper_numbers()["table5"],
         [r for r in runs("table5") if r.config.seed == 0 and r.data == "cifar10"],
         strict=True,
     ):
@@ -98,13 +98,15 @@ def test_the_most_informative_rows_come_first():
     )
 
 
-def test_an_awake_row_differs_in_its_first_weights_alone():
+def test_a_trainable_row_differs_only_in_its_initialisation():
     for table in set(TABLES) - {"backbones"}:
-        for a, b in zip(runs(table), runs(f"{table}-awake"), strict=True):
+        for a, b in zip(runs(table), runs(f"{table}-trainable"), strict=True):
             assert a.sizes["weight_std"] == 0.01 and b.sizes["weight_std"] in (0.3, None)
             assert replace(a, study=b.study, sizes=b.sizes) == b
             assert {**a.sizes, "weight_std": 0} == {**b.sizes, "weight_std": 0}
-        assert [row.published for row in rows(f"{table}-awake")] == [row.published for row in rows(table)]
+        assert [row.reported for row in study_rows(f"{table}-trainable")] == [
+            row.reported for row in study_rows(table)
+        ]
 
 
 @pytest.mark.parametrize("study", [*TABLES, *(f"{table}-quick" for table in TABLES)])
@@ -114,9 +116,8 @@ def test_every_row_builds_its_network(study):
             continue
         shape = Preprocess(**run.preprocess).output_shape(SHAPES.get(run.data, (3, 32, 32)))
         with torch.device("meta"):
-            model = getattr(models, run.model)(
-                shape, CLASSES.get(run.data, 10), **run.sizes | {"decoder": None}
-            )
+            sizes = {"image_shape": shape, "classes": CLASSES.get(run.data, 10)} | run.sizes
+            model = models.build(run.model, **sizes | {"decoder": None})
         assert sum(p.numel() for p in model.parameters()) > 0
 
 
@@ -137,6 +138,6 @@ def test_a_quick_row_differs_in_size_alone():
 
 def test_the_numbers_travel_with_the_package():
     raw = json.loads((files("capsnb") / "assets" / "papers.json").read_text(encoding="utf-8"))
-    assert raw == numbers() and set(raw) >= {"table1", "table4", "figures", "sources"}
+    assert raw == paper_numbers() and set(raw) >= {"table1", "table4", "figures", "sources"}
     assert all(math.isfinite(_percent(r)[0]) for table in TABLES for r in raw[table])
-    assert asdict(next(iter(published("table1").values())))["spread"] == pytest.approx(1e-4)
+    assert asdict(next(iter(reported_accuracies("table1").values())))["spread"] == pytest.approx(1e-4)

@@ -35,7 +35,7 @@ ROOMS = [
         "backbones",
     ),
     *("models", "losses", "preprocess", "data", "distributed", "training", "evaluation", "plots", "notebook"),
-    *("profiling", "bench", "experiments", "compare", "checks", "cli", "__init__", "__main__"),
+    *("profiling", "bench", "experiments", "checks", "cli", "__init__", "__main__"),
 ]
 
 

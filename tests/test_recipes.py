@@ -45,7 +45,7 @@ def test_our_recipes_fit_their_networks(made, model):
 
 def test_heads_are_compared_with_nothing_else_changed():
     found: dict[str, list] = {}
-    for run in runs("heads"):
+    for run in runs("head-ablation"):
         found.setdefault(run.model, []).append(run)
     assert set(found) == set(MODELS)
     for model, every in found.items():

@@ -25,10 +25,9 @@ from capsnb import (
     capsule_loss,
     fit,
     load_data,
-    training,
 )
 from capsnb.kernels import route
-from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights
+from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights, loop
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=3e-3, seed=5)
@@ -258,7 +257,7 @@ def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
     fit(tiny(), data, config, run_dir=tmp_path, progress=False)
     path = tmp_path / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a whole checkpoint"):
         fit(tiny(), data, config, run_dir=tmp_path, progress=False)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_weights(tiny(), tmp_path / "nowhere")
@@ -400,11 +399,11 @@ def test_tf32_is_set_for_a_run_and_put_back():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     before = settings()
-    with training._rounding("fp32"):
+    with loop._float32_precision("fp32"):
         assert settings() == before
     for convolutions in (False, True):
         torch.backends.cudnn.allow_tf32 = convolutions
-        with pytest.raises(ZeroDivisionError), training._rounding("tf32"):
+        with pytest.raises(ZeroDivisionError), loop._float32_precision("tf32"):
             assert settings() == ("high", True)
             raise ZeroDivisionError
         assert settings() == (before[0], convolutions)
@@ -414,14 +413,14 @@ def test_tf32_is_set_for_a_run_and_put_back():
 def scale_on_the_cpu(monkeypatch) -> torch.amp.GradScaler:
     """Give `fit` PyTorch's own scaler, here for float32: its first factors are too large for these gradients."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
-    make = training._accelerator
+    make = loop._accelerator
 
     def scaled(config):
         accelerator = make(config)
         accelerator.scaler = scaler
         return accelerator
 
-    monkeypatch.setattr(training, "_accelerator", scaled)
+    monkeypatch.setattr(loop, "_accelerator", scaled)
     return scaler
 
 

@@ -31,6 +31,9 @@ PACKAGES = (
     "capsnb.kernels",
     "capsnb.bench",
     "capsnb.experiments",
+    "capsnb.training",
+    "capsnb.models",
+    "capsnb.data",
 )
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")

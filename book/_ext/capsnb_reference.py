@@ -149,7 +149,8 @@ class CommandLine(Generated):
 
     def run(self) -> list[nodes.Node]:
         """Return a section for each command."""
-        self.env.note_dependency(str(ROOT / "capsnb" / "cli.py"))
+        for source in (ROOT / "capsnb" / "cli").glob("*.py"):
+            self.env.note_dependency(str(source))
         _, *below = command_line()
         return [self.section(" ".join(path), command) for path, command in below]
 

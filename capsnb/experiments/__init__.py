@@ -1,45 +1,44 @@
-"""Experiments: runs that answer a question or fill a paper's table, each kept as one file as soon as it is finished.
+"""Experiments: runs that answer a question or fill a paper's table, each recorded in one file when it is finished.
 
 A study is a list of `Run`s, written down before anything is trained; so is a table of a paper. `reproduce` trains those
-that have no file yet: it can be stopped, and go on elsewhere; two machines' results are merged by copying files.
-Chapters read `finished` and `rows`.
+that have no file yet: it can be stopped, and resumed elsewhere; two machines' results are merged by copying files.
+Chapters read `results` and `study_rows`. `capsnb.experiments.comparison` puts records of any origin into one table.
 """
 
-from capsnb.experiments.costs import COSTS, measure, slopes, table4
-from capsnb.experiments.ledger import (
+from capsnb.experiments.costs import COSTS, measure_costs, slopes, table4
+from capsnb.experiments.papers import TABLES, ReportedAccuracy, paper_numbers, reported_accuracies
+from capsnb.experiments.registry import (
     STUDIES,
-    Row,
+    StudyRow,
     check,
-    finished,
     overview,
     reproduce,
-    rows,
+    results,
     runs,
-    table,
+    study_rows,
+    study_table,
 )
-from capsnb.experiments.papers import TABLES, Published, numbers, published
-from capsnb.experiments.run import Finished, Run, load, perform
+from capsnb.experiments.run import Run, RunResult, execute
 
 __all__ = [
     "COSTS",
     "STUDIES",
     "TABLES",
-    "Finished",
-    "Published",
-    "Row",
+    "ReportedAccuracy",
     "Run",
+    "RunResult",
+    "StudyRow",
     "check",
-    "finished",
-    "load",
-    "measure",
-    "numbers",
+    "execute",
+    "measure_costs",
     "overview",
-    "perform",
-    "published",
+    "paper_numbers",
+    "reported_accuracies",
     "reproduce",
-    "rows",
+    "results",
     "runs",
     "slopes",
-    "table",
+    "study_rows",
+    "study_table",
     "table4",
 ]

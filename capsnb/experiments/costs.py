@@ -12,18 +12,17 @@ from pathlib import Path
 
 import torch
 
-from capsnb import bench
+from capsnb import bench, files
 from capsnb.bench import Bench
-from capsnb.experiments.papers import numbers
+from capsnb.experiments.papers import paper_numbers
 from capsnb.experiments.recipes import DATA
-from capsnb.files import results
 from capsnb.tables import markdown
 
-SHAPES = {"mnist": "1x28x28", "cifar10": "3x32x32", "svhn": "3x32x32"}
-NETWORKS = ("ResCapsNet", "MoCapsNet")
+IMAGE_SHAPES = {"mnist": "1x28x28", "cifar10": "3x32x32", "svhn": "3x32x32"}
+COMPARED = ("ResCapsNet", "MoCapsNet")
 
 
-def measure(folder: str | os.PathLike[str] | None = None, *, progress: bool = True) -> None:
+def measure_costs(folder: str | os.PathLike[str] | None = None, *, progress: bool = True) -> None:
     """Measure what has no file yet: memory by image size, and the time of hidden layers; on the GPU if there is one.
 
     Args:
@@ -31,13 +30,13 @@ def measure(folder: str | os.PathLike[str] | None = None, *, progress: bool = Tr
         progress: show progress bars.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for shape in dict.fromkeys(SHAPES.values()):
+    for shape in dict.fromkeys(IMAGE_SHAPES.values()):
         if not (path := _path(f"-{shape}", device, folder)).exists():
             C, H, W = map(int, shape.split("x"))
-            found = bench.measure_depth(
-                ["network"], image_shape=(C, H, W), only=NETWORKS, rounds=1, device=device, progress=progress
+            measured = bench.measure_depth(
+                ["network"], image_shape=(C, H, W), only=COMPARED, rounds=1, device=device, progress=progress
             )
-            found.save(path)
+            measured.save(path)
     if not (path := _path("", device, folder)).exists():
         bench.measure_depth(device=device, progress=progress).save(path)
 
@@ -52,18 +51,19 @@ def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
     Returns:
         A Markdown table, a line for each data set and depth.
     """
-    lines = [["data", "blocks", *(f"{name}, {whose}" for name in NETWORKS for whose in ("paper", "ours"))]]
-    said = {
-        (record["dataset"], record["model"]): record["memory_mb_by_blocks"] for record in numbers()["table4"]
+    lines = [["data", "blocks", *(f"{name}, {whose}" for name in COMPARED for whose in ("paper", "ours"))]]
+    reported = {
+        (record["dataset"], record["model"]): record["memory_mb_by_blocks"]
+        for record in paper_numbers()["table4"]
     }
-    for data, shape in SHAPES.items():
-        found = _measured(f"-{shape}", device, folder)
+    for data, shape in IMAGE_SHAPES.items():
+        measured = _measured(f"-{shape}", device, folder)
         for blocks in range(1, 9):
             case = f"network, {blocks} block{'s' * (blocks > 1)}"
             line = [DATA[data], str(blocks)]
-            for name in NETWORKS:
-                paper = said[data, "(Res)CapsNet" if name == "ResCapsNet" else name][str(blocks)]
-                line += [f"{paper:,}", _shown(_figure(found, case, name, "peak"), "B")]
+            for name in COMPARED:
+                paper = reported[data, "(Res)CapsNet" if name == "ResCapsNet" else name][str(blocks)]
+                line += [f"{paper:,}", _shown(_figure(measured, case, name, "peak"), "B")]
             lines.append(line)
     return markdown(lines)
 
@@ -78,9 +78,9 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
     Returns:
         A Markdown table.
     """
-    paper = numbers()["figures"]
+    paper = paper_numbers()["figures"]
     times, large = (_measured(kind, device, folder) for kind in ("", "-3x32x32"))
-    residual, momentum = (_figure(times, "stack, each block", name, "median") for name in NETWORKS)
+    residual, momentum = (_figure(times, "stack, each block", name, "median") for name in COMPARED)
     ends = [line for line in times.lines if line["case"].startswith("network, ")] if times else []
     inference = [
         line["inference_residual"] for line in ends if line["blocks"] and line["name"] == "MoCapsNet"
@@ -113,7 +113,7 @@ COSTS: dict[str, Callable[..., str]] = {"table4": table4, "figures": slopes}
 
 def _path(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Path:
     where = "" if device == "cpu" else "-cuda"
-    return (results() if folder is None else Path(folder)) / f"bench-depth{kind}{where}.json"
+    return (files.results() if folder is None else Path(folder)) / f"bench-depth{kind}{where}.json"
 
 
 def _measured(kind: str, device: str, folder: str | os.PathLike[str] | None) -> Bench | None:
@@ -121,10 +121,10 @@ def _measured(kind: str, device: str, folder: str | os.PathLike[str] | None) -> 
     return Bench.load(path) if path.exists() else None
 
 
-def _figure(found: Bench | None, case: str, name: str, column: str) -> float | None:
+def _figure(measured: Bench | None, case: str, name: str, column: str) -> float | None:
     """A figure of a measurement; None where it was not measured."""
     try:
-        return None if found is None else found[case, name][column]
+        return None if measured is None else measured[case, name][column]
     except KeyError:
         return None
 

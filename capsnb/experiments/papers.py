@@ -1,4 +1,4 @@
-"""The papers' tables as data: what each row says, and the run that reproduces it.
+"""The papers' tables as data: what each row reports, and the run that reproduces it.
 
 Shown in the chapter *Reproducing the papers*. MoCapsNet's tables are 1 to 5; "backbones" are the four results of Zain
 and Umar (2025). A row on the original pixels of CIFAR-10 is followed by the same on `recipes.JPEG`, images that were
@@ -18,15 +18,15 @@ from capsnb.experiments import recipes
 from capsnb.experiments.run import Run
 from capsnb.training import TrainConfig
 
-AWAKE = 0.3  # spread of first weights; as in the studies of depth
+TRAINABLE_STD = 0.3  # standard deviation of the initial weights; as in the studies of depth
 SEEDS = 3  # as in the paper's tables 1 and 2
 GPUS = 2  # "multi-GPU" of Zain and Umar, who do not say how many
 EPOCHS = {"mnist": 30}  # 60 for the others
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper says about a row.
+class ReportedAccuracy:
+    """The accuracy that a paper reports for a row of a table.
 
     Attributes:
         accuracy: share of test images, 0 to 1.
@@ -53,34 +53,34 @@ def percent(mean: float, spread: float | None = None) -> str:
 
 
 @cache
-def numbers() -> dict[str, Any]:
+def paper_numbers() -> dict[str, Any]:
     """All that `assets/papers.json` holds: the rows of each table, slopes of the figures, sources."""
     return json.loads((files("capsnb") / "assets" / "papers.json").read_text(encoding="utf-8"))
 
 
 def table1() -> Iterator[Run]:
     """MoCapsNet's table 1: 1 to 8 blocks on MNIST and SVHN, three seeds."""
-    return _rows("table1")
+    return _table_runs("table1")
 
 
 def table2() -> Iterator[Run]:
     """MoCapsNet's table 2: 1 to 8 blocks on CIFAR-10 and CIFAR-100, three seeds."""
-    return _rows("table2")
+    return _table_runs("table2")
 
 
 def table3() -> Iterator[Run]:
-    """MoCapsNet's table 3: optimizers and ways to route on CIFAR-10, beside the networks of Xi et al. (2017)."""
-    return _rows("table3")
+    """MoCapsNet's table 3: optimizers and kinds of routing on CIFAR-10, beside the networks of Xi et al. (2017)."""
+    return _table_runs("table3")
 
 
 def table5() -> Iterator[Run]:
     """MoCapsNet's table 5: learning rates, capsules and batch sizes on CIFAR-10."""
-    return _rows("table5")
+    return _table_runs("table5")
 
 
 def backbones() -> Iterator[Run]:
     """The four results of Zain and Umar (2025): AlexCapsNet and ResNetCapsNet, on one GPU and on several."""
-    return _rows("backbones")
+    return _table_runs("backbones")
 
 
 TABLES: dict[str, Callable[[], Iterator[Run]]] = {
@@ -92,30 +92,30 @@ TABLES: dict[str, Callable[[], Iterator[Run]]] = {
 }
 
 
-def awake(table: str) -> Iterator[Run]:
-    """The rows of a table from other first weights, those with which our networks learn.
+def with_trainable_initialisation(table: str) -> Iterator[Run]:
+    """The rows of a table with another initialisation, one from which our networks learn.
 
-    From N(0, 0.01^2), as MoCapsNet's paper prints it, class capsules begin 1e-11 long, at full width too, and gradients
-    are a thousandth of what Adam adds to its denominator: measured in chapter 17. Everything else is as printed.
+    With N(0, 0.01^2), as MoCapsNet's paper prints it, class capsules are 1e-11 long before training, at full width too,
+    and gradients are a thousandth of Adam's epsilon: measured in chapter 17. Everything else is as printed.
     """
     for run in TABLES[table]():
-        weight_std = None if run.sizes.get("routing") == "sda" else AWAKE
+        weight_std = None if run.sizes.get("routing") == "sda" else TRAINABLE_STD
         sizes = run.sizes | ({"weight_std": weight_std} if "weight_std" in run.sizes else {})
-        yield replace(run, study=f"{table}-awake", sizes=sizes)
+        yield replace(run, study=f"{table}-trainable", sizes=sizes)
 
 
 def quick(table: str) -> Iterator[Run]:
     """The rows of a table in small: narrow networks, few images, eight epochs; minutes on two cores.
 
     What a row is about stays as it is: depth, optimizer, routing, capsules. Learning rates keep their ratio to the
-    table's usual one. The first weights are those of `awake`.
+    table's usual one. The initialisation is that of `with_trainable_initialisation`.
     """
-    for run in awake(table):
+    for run in with_trainable_initialisation(table):
         small = recipes.QUICK.get(run.model)
         data = {"data": "mnist5k"} if run.data == "mnist" else {"images": 4000}
         if small is not None:
             config = replace(small.config, seed=run.config.seed, accumulate=run.config.accumulate)
-            seen = small.preprocess_changes
+            preprocess = small.preprocess_changes
         else:
             usual = 1e-2 if table == "table5" else 1e-3
             config = replace(
@@ -125,26 +125,28 @@ def quick(table: str) -> Iterator[Run]:
                 batch_size=run.config.batch_size // 2,
                 learning_rate=recipes.NARROW_QUICK.learning_rate * run.config.learning_rate / usual,
             )
-            seen = recipes.TURNED
+            preprocess = recipes.ROTATED
         sizes = run.sizes | (recipes.NARROW if small is None else {})
-        yield replace(run, study=f"{table}-quick", config=config, sizes=sizes, preprocess=seen, **data)
+        yield replace(run, study=f"{table}-quick", config=config, sizes=sizes, preprocess=preprocess, **data)
 
 
-def published(table: str) -> dict[str, Published]:
-    """What the paper says, by the rows' labels; rows on other data than the paper's are not in it."""
-    source = numbers()["sources"]["backbones" if table == "backbones" else "mocapsnet"]
-    found = {}
-    for record in numbers()[table]:
+def reported_accuracies(table: str) -> dict[str, ReportedAccuracy]:
+    """What the paper reports, by the rows' labels; rows on other data than the paper's are not in it."""
+    source = paper_numbers()["sources"]["backbones" if table == "backbones" else "mocapsnet"]
+    reported = {}
+    for record in paper_numbers()[table]:
         value = record["accuracy_percent"]
         mean, spread = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
         where = record.get("source", "this paper")
         cited = source if where == "this paper" else f"{source}, quoting {where}"
-        found[_label(record)] = Published(mean / 100, None if spread is None else spread / 100, cited)
-    return found
+        reported[_label(record)] = ReportedAccuracy(
+            mean / 100, None if spread is None else spread / 100, cited
+        )
+    return reported
 
 
-def _rows(table: str) -> Iterator[Run]:
-    for record in numbers()[table]:
+def _table_runs(table: str) -> Iterator[Run]:
+    for record in paper_numbers()[table]:
         data = record.get("dataset", "mnist")
         for images in (data, recipes.JPEG) if data == "cifar10" else (data,):
             for seed in range(SEEDS):

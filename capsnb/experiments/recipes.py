@@ -22,7 +22,7 @@ DATA = {
 }
 # The networks of chapter 4, with hidden capsules as in the paper: a laptop trains them in a minute.
 NARROW: dict[str, Any] = {"channels": 32, "capsule_types": 4}
-TURNED: dict[str, Any] = {"rotate": 10.0}  # degrees, for lack of images
+ROTATED: dict[str, Any] = {"rotate": 10.0}  # degrees; 4,000 images are few
 NARROW_QUICK = TrainConfig(epochs=8, batch_size=64, learning_rate=4e-3, schedule="one_cycle")
 _DEFAULT = asdict(Preprocess())
 
@@ -73,7 +73,7 @@ PAPER: dict[tuple[str, str], Recipe] = {
     ("ResNetCapsNet", "multi-gpu"): Recipe("ResNetCapsNet", _MANY_GPUS, _STRETCHED, _THREE),
 }
 
-# What a small data set wants: one learning-rate cycle, and no two views of an image alike.
+# For a small data set: one learning-rate cycle, and another view of each image in each epoch.
 QUICK: dict[str, Recipe] = {
     "AlexCapsNet": Recipe(
         "AlexCapsNet",

@@ -1,4 +1,4 @@
-"""One training run: what decides it, and the file that it leaves behind.
+"""One training run: what decides it, and the record that it leaves behind.
 
 Used in chapter 17, *Reproducing the papers*.
 """
@@ -20,14 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capsnb import models
+from capsnb import files, models
 from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.evaluation import Evaluation, evaluate
-from capsnb.files import results, write_atomically
-from capsnb.profiling import command, hardware, revision, versions
+from capsnb.profiling import command, hardware, revision, summary, versions
 from capsnb.training import History, TrainConfig, fit
+from capsnb.training.checkpoint import difference
 
-MISTAKES = 100  # the most confident ones are kept; thousands of a hard data set would be most of the file
+RECORD = "run.json"  # in a folder of `capsnb train`, beside the checkpoint
+MISTAKES = (
+    100  # a study keeps the most confident ones; thousands of a hard data set would be most of the file
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Run:
     """Everything that decides one training run.
 
     Attributes:
-        study: the study or the paper's table that it belongs to.
+        study: the study or the paper's table that it belongs to; "" for none.
         label: what it is called there; runs that differ in the seed alone share it.
         model: name of a class in `capsnb.models`.
         sizes: its arguments.
         config: how it is trained; its seed also draws the initial weights.
         data: name of the data set, as `load_data` takes it.
-        preprocess: what is not the default of `Preprocess`.
+        preprocess: settings of `Preprocess`; those that are left out have their defaults.
         images: how many training images, drawn class by class; None for all.
         members: networks that are trained one after another, and whose scores are averaged; the k-th from 0 has the
             seed `members * seed + k`.
@@ -68,38 +71,108 @@ class Run:
 
     def path(self, folder: str | os.PathLike[str] | None = None) -> Path:
         """Where its file is, in a folder of results; None for the project's own."""
-        return (results() if folder is None else Path(folder)) / self.study / f"{self.name}.json"
+        return (files.results() if folder is None else Path(folder)) / self.study / f"{self.name}.json"
+
+    def load_data(self, root: str | None = None, *, download: bool = False) -> ImageData:
+        """Load the images that it is trained on and tested with.
+
+        Raises:
+            FileNotFoundError: the data set is not there.
+        """
+        return _load(self.data, root, Preprocess(**self.preprocess), self.images, download)
+
+    def build(self, data: ImageData) -> nn.Module:
+        """Make one of its networks, with initial weights from PyTorch's generator."""
+        sizes = {"image_shape": data.image_shape, "classes": len(data.classes), **self.sizes}
+        return models.build(self.model, **sizes)
+
+    def difference(self, other: Run) -> tuple[str, Any, Any] | None:
+        """The first setting that another run has not in common: its name, and both values; None if there is none."""
+        ours, theirs = asdict(self), asdict(other)
+        for name in ("study", "label"):  # most telling if nothing else differs
+            ours[name], theirs[name] = ours.pop(name), theirs.pop(name)
+        return difference(ours, theirs)
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run, and what came of it.
+class RunResult:
+    """The record of a run: what was asked for, and what came of it. `train`, `reproduce` and `compare` share it.
 
     Attributes:
         run: what was asked for.
-        history: what happened, epoch by epoch, to the first member if there are several; None if the loss did not stay
-            finite.
-        failure: why there is no history.
-        seconds: wall time in all, over all times that it was gone on with.
+        history: what happened, epoch by epoch, to the first member if there are several; None if the run is not
+            finished, or the loss did not stay finite.
+        failure: why a finished run has no history.
+        seconds: wall time in all, over all times that it was resumed.
         hardware: the machine that finished it, from `profiling.hardware`.
         versions: of the libraries.
         command: what was typed.
         date: of the measurement.
-        evaluation: of the test images after the last epoch, with its hundred most confident mistakes; None if the loss
-            did not stay finite, and in files from before there was one.
+        evaluation: of the test images after the last epoch; a study keeps its hundred most confident mistakes. None
+            if there is no history, and in files from before evaluations were kept.
         revision: of the code; "" if not known.
+        root: folder of the data sets, as it was given to `capsnb train`.
+        mult_adds: multiply-adds of one image's forward pass; None if not known.
+        source: where it was read, for messages; not saved.
     """
 
     run: Run
-    history: History | None
-    failure: str | None
-    seconds: float
-    hardware: dict[str, Any]
-    versions: dict[str, str]
-    command: list[str]
-    date: str
+    history: History | None = None
+    failure: str | None = None
+    seconds: float = 0.0
+    hardware: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    date: str = ""
     evaluation: Evaluation | None = None
     revision: str = ""
+    root: str | None = None
+    mult_adds: int | None = None
+    source: str = field(default="trained here", compare=False)
+
+    @classmethod
+    def now(cls, run: Run, **outcome: Any) -> RunResult:
+        """A record with the machine, the versions, the command, the revision and the date of this moment."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(
+            run,
+            hardware=hardware(device),
+            versions=versions(),
+            command=command(),
+            date=datetime.date.today().isoformat(),
+            revision=revision(),
+            **outcome,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        data: ImageData,
+        history: History,
+        evaluation: Evaluation | None = None,
+        label: str | None = None,
+    ) -> RunResult:
+        """The record of a network that was trained with `fit`, such as in a notebook, to compare it with others.
+
+        Args:
+            model: the trained network.
+            data: what it was trained on.
+            history: from `fit`.
+            evaluation: from `evaluate`.
+            label: what the network is called; None for the name of its class.
+        """
+        run = Run(
+            "",
+            label or history.model,
+            history.model,
+            {},
+            history.config,
+            history.data,
+            asdict(data.preprocess),
+        )
+        work = summary(model, data.image_shape).total_mult_adds
+        return cls.now(run, history=history, evaluation=evaluation, seconds=history.seconds, mult_adds=work)
 
     @property
     def accuracy(self) -> float:
@@ -108,47 +181,54 @@ class Finished:
             return self.evaluation.accuracy
         return math.nan if self.history is None else self.history["test_accuracy"][-1]
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the record as JSON, whole or not at all."""
+        saved = {name: value for name, value in asdict(self).items() if name != "source"}
+        return files.write_atomically(path, json.dumps(saved, allow_nan=False) + "\n")
 
-def load(path: str | os.PathLike[str], run: Run | None = None) -> Finished:
-    """Read one finished run.
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], run: Run | None = None) -> RunResult:
+        """Read a record.
 
-    Args:
-        path: a file that `reproduce` wrote.
-        run: what it must be a run of.
+        Args:
+            path: a file that `capsnb reproduce` wrote, or a folder that `capsnb train` wrote.
+            run: what it must be a record of.
 
-    Returns:
-        The run and its history.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or belongs to another run.
-    """
-    try:
-        raw = json.loads(Path(path).read_bytes())
-        config = TrainConfig(**raw["run"].pop("config"))
-        raw["run"] = Run(config=config, **raw["run"])
-        if raw["history"] is not None:
-            raw["history"] = History.from_json(json.dumps(raw["history"]))
-        if raw.get("evaluation") is not None:
-            raw["evaluation"] |= {"classes": tuple(raw["evaluation"]["classes"])}
-            raw["evaluation"] = Evaluation(**raw["evaluation"])
-        found = Finished(**raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a finished run ({error}); delete it, and run it again") from error
-    if run is not None and found.run != run:
-        then, now = (_flat(json.loads(json.dumps(asdict(one)))) for one in (found.run, run))
-        part = next((key for key in now if then[key] != now[key]), None)
-        if part is not None:
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or belongs to another run.
+        """
+        source, path = str(path), Path(path)
+        if path.is_dir():
+            path = path / RECORD
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist: name a folder that `capsnb train` wrote, or a file of `capsnb reproduce`"
+            )
+        try:
+            raw = json.loads(path.read_bytes())
+            if "run" not in raw and "config" in raw:
+                raise ValueError("capsnb 0.1 wrote it, and kept a run in several files")
+            config = TrainConfig(**raw["run"].pop("config"))
+            raw["run"] = Run(config=config, **raw["run"])
+            if raw["history"] is not None:
+                raw["history"] = History.from_json(json.dumps(raw["history"]))
+            if raw.get("evaluation") is not None:
+                raw["evaluation"] |= {"classes": tuple(raw["evaluation"]["classes"])}
+                raw["evaluation"] = Evaluation(**raw["evaluation"])
+            result = cls(**raw, source=source)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            again = (
+                "train again, into an empty folder" if path.name == RECORD else "delete it, and run it again"
+            )
+            raise ValueError(f"{path} is not the record of a run ({error}): {again}") from error
+        if run is not None and (changed := result.run.difference(run)):
+            name, then, now = changed
             raise ValueError(
-                f"{path} belongs to another run: its {part} is {then[part]!r}, the study's is {now[part]!r}; "
+                f"{path} belongs to another run: its {name} is {then!r}, the study's is {now!r}; "
                 "delete the file to run it again"
             )
-    return found
-
-
-def _flat(run: dict[str, Any]) -> dict[str, Any]:
-    """The values of a configuration beside the others: a message names one of them, not all."""
-    return {key: value for key, value in run.items() if key != "config"} | run["config"]
+        return result
 
 
 class Ensemble(nn.Module):
@@ -163,17 +243,58 @@ class Ensemble(nn.Module):
         return torch.stack([member(images).lengths for member in self.members]).mean(dim=0)
 
 
-def perform(
+def train_and_evaluate(
+    run: Run, data: ImageData, folder: Path, *, budget: float = math.inf, progress: bool = True
+) -> RunResult | None:
+    """Train the networks of a run, one after another, and evaluate them together.
+
+    Args:
+        run: what to do.
+        data: from `run.load_data`.
+        folder: of the checkpoint; if there are several networks, each has a folder in it.
+        budget: seconds; an epoch that would not be over by then is not begun.
+        progress: show a progress bar.
+
+    Returns:
+        The record; None if the budget was too small. The next call resumes the run.
+
+    Raises:
+        FloatingPointError: the loss did not stay finite.
+        ValueError: the machine lacks what the run asks for, or a checkpoint belongs to another run.
+    """
+    started = time.monotonic()
+    networks: list[nn.Module] = []
+    histories: list[History] = []
+    for k in range(run.members):
+        config = replace(run.config, seed=run.members * run.config.seed + k)
+        torch.manual_seed(config.seed)
+        networks.append(run.build(data))
+        place = folder / str(k) if run.members > 1 else folder
+        remaining = budget - (time.monotonic() - started)
+        histories.append(fit(networks[k], data, config, run_dir=place, progress=progress, budget=remaining))
+        if len(histories[k].records) < config.epochs:
+            return None
+    evaluation = evaluate(Ensemble(networks) if run.members > 1 else networks[0], data)
+    return RunResult.now(
+        run,
+        history=histories[0],
+        seconds=max(time.monotonic() - started, sum(history.seconds for history in histories)),
+        evaluation=evaluation,
+        mult_adds=run.members * summary(networks[0], data.image_shape).total_mult_adds,
+    )
+
+
+def execute(
     run: Run,
     folder: str | os.PathLike[str] | None = None,
     *,
     root: str | None = None,
     budget: float = math.inf,
-) -> Finished | None:
-    """Train one run and write its file, whole or not at all. A loss that is not finite is a result too.
+) -> RunResult | None:
+    """Train one run of a study and write its file, whole or not at all. A loss that is not finite is a result too.
 
-    What is trained is kept after each epoch in FOLDER/unfinished/STUDY/NAME until the run is finished; a run that was
-    stopped goes on from there, also on another machine that was given the folder.
+    Checkpoints are in FOLDER/unfinished/STUDY/NAME until the run is finished; a run that was stopped is resumed from
+    there, also on another machine that was given the folder.
 
     Args:
         run: what to do.
@@ -182,51 +303,35 @@ def perform(
         budget: seconds; an epoch that would not be over by then is not begun.
 
     Returns:
-        What came of it; None if there was not time enough.
+        The record; None if there was not time enough.
 
     Raises:
         FileNotFoundError: the data set is not there.
-        ValueError: the data set is damaged, the machine lacks what the run asks for, or what is kept is of another run.
+        ValueError: the data set is damaged, the machine lacks what the run asks for, or a checkpoint belongs to
+            another run.
     """
-    started = time.monotonic()
-    data, path = _data(run.data, root, Preprocess(**run.preprocess), run.images), run.path(folder)
+    started, path = time.monotonic(), run.path(folder)
+    data = _load_once(run.data, root, Preprocess(**run.preprocess), run.images)
     unfinished = path.parents[1] / "unfinished" / run.study / run.name
-    members: list[nn.Module] = []
-    histories: list[History] = []
-    failure, evaluation = None, None
+    remaining = budget - (time.monotonic() - started)
     try:
-        for k in range(run.members):
-            config = replace(run.config, seed=run.members * run.config.seed + k)
-            torch.manual_seed(config.seed)
-            members.append(getattr(models, run.model)(data.image_shape, len(data.classes), **run.sizes))
-            left = budget - (time.monotonic() - started)
-            kept = unfinished / str(k)
-            histories.append(fit(members[-1], data, config, run_dir=kept, progress=False, budget=left))
-            if len(histories[-1].records) < config.epochs:
-                return None
-        whole = evaluate(Ensemble(members) if run.members > 1 else members[0], data)
-        evaluation = replace(whole, mistakes=whole.mistakes[:MISTAKES])
+        result = train_and_evaluate(run, data, unfinished, budget=remaining, progress=False)
     except FloatingPointError as error:
-        failure = str(error)
-    done = Finished(
-        run,
-        None if failure else histories[0],
-        failure,
-        max(time.monotonic() - started, sum(history.seconds for history in histories)),
-        hardware(str(next(members[0].parameters()).device)),
-        versions(),
-        command(),
-        datetime.date.today().isoformat(),
-        evaluation,
-        revision(),
-    )
-    write_atomically(path, json.dumps(asdict(done), allow_nan=False) + "\n")
+        result = RunResult.now(run, failure=str(error), seconds=time.monotonic() - started)
+    if result is None:
+        return None
+    if (evaluation := result.evaluation) is not None:
+        result = replace(result, evaluation=replace(evaluation, mistakes=evaluation.mistakes[:MISTAKES]))
+    result.save(path)
     shutil.rmtree(unfinished, ignore_errors=True)
-    return done
+    return result
 
 
-@lru_cache(maxsize=1)
-def _data(name: str, root: str | None, preprocess: Preprocess, images: int | None) -> ImageData:
-    """Loaded once for the runs that a process performs one after another."""
-    found = load_data(name, root, preprocess=preprocess)
-    return found if images is None else found.subset(train=images)
+def _load(
+    name: str, root: str | None, preprocess: Preprocess, images: int | None, download: bool = False
+) -> ImageData:
+    loaded = load_data(name, root, preprocess=preprocess, download=download)
+    return loaded if images is None else loaded.subset(train=images)
+
+
+_load_once = lru_cache(maxsize=1)(_load)  # for the runs that a process executes one after another

@@ -12,14 +12,15 @@ from typing import Any
 from capsnb.experiments import recipes
 from capsnb.experiments.run import Run
 from capsnb.losses import Classification
+from capsnb.training.config import OptimizerName
 
 
 def _quick(
-    study: str, label: str, model: str, seeds: int = 3, optimizer: str = "adam", **sizes: Any
+    study: str, label: str, model: str, seeds: int = 3, optimizer: OptimizerName = "adam", **sizes: Any
 ) -> Iterator[Run]:
     for seed in range(seeds):
         config = replace(recipes.NARROW_QUICK, seed=seed, optimizer=optimizer)
-        yield Run(study, label, model, recipes.NARROW | sizes, config, preprocess=recipes.TURNED)
+        yield Run(study, label, model, recipes.NARROW | sizes, config, preprocess=recipes.ROTATED)
 
 
 def _blocks(count: int) -> str:
@@ -29,8 +30,8 @@ def _blocks(count: int) -> str:
 def depth() -> Iterator[Run]:
     """Does depth hurt? Networks with 1 to 8 blocks on 5,000 digits: a quick form of the paper's table 1.
 
-    Weights are drawn from N(0, 0.3^2): small ones learn faster, and with shortcuts no large ones are needed to live.
-    Without shortcuts they are; so the networks that begin from the identity have the default weights.
+    Weights are drawn from N(0, 0.3^2): small ones learn faster, and with shortcuts capsules keep their
+    length. Without shortcuts they need larger weights; so networks that begin from the identity have the default ones.
     """
     for blocks in range(1, 9):
         sizes: dict[str, Any] = {"blocks": blocks, "weight_std": 0.3}
@@ -58,11 +59,13 @@ def collapse() -> Iterator[Run]:
 
 
 def routings() -> Iterator[Run]:
-    """Does it matter how capsules agree? Each way from weights with which CapsNet's training loss falls fast."""
+    """Does it matter how capsules agree? Each kind from weights with which CapsNet's training loss falls fast."""
     for routing, weight_std in (("rba", 0.1), ("sda", None), ("em", None)):
-        way: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
-        yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **way)
-        yield from _quick("routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **way)
+        sizes: dict[str, Any] = {"routing": routing, "weight_std": weight_std}
+        yield from _quick("routings", f"CapsNet, {routing.upper()}", "CapsNet", **sizes)
+        yield from _quick(
+            "routings", f"ResCapsNet 1 block, {routing.upper()}", "ResCapsNet", blocks=1, **sizes
+        )
 
 
 def optimizers() -> Iterator[Run]:
@@ -71,18 +74,19 @@ def optimizers() -> Iterator[Run]:
     Both follow the same learning rates, those of the other studies.
     """
     for routing, weight_std in (("rba", 0.1), ("sda", None)):
-        for optimizer in ("adam", "ranger21"):
+        optimizers: tuple[OptimizerName, ...] = ("adam", "ranger21")
+        for optimizer in optimizers:
             for model in ("ResCapsNet", "MoCapsNet"):
                 label = f"{model} 1 block, {optimizer.capitalize()}, {routing.upper()}"
-                way: dict[str, Any] = {"routing": routing, "weight_std": weight_std, "blocks": 1}
-                yield from _quick("optimizers", label, model, optimizer=optimizer, **way)
+                sizes: dict[str, Any] = {"routing": routing, "weight_std": weight_std, "blocks": 1}
+                yield from _quick("optimizers", label, model, optimizer=optimizer, **sizes)
 
 
-def heads() -> Iterator[Run]:
+def head_ablation() -> Iterator[Run]:
     """Does the capsule head help at all? Each backbone with capsules, and with a linear head that replaces them.
 
-    With the margin loss the linear head changes one thing, capsules. With the cross-entropy it is what one would have
-    taken without having heard of capsules: the baseline to beat.
+    With the margin loss the linear head changes one thing, capsules. With the cross-entropy it is the
+    usual classifier, the baseline to beat.
     """
     changes: dict[str, tuple[dict[str, Any], Classification]] = {
         "capsules": ({}, "margin"),
@@ -93,7 +97,7 @@ def heads() -> Iterator[Run]:
         for label, (head, loss) in changes.items():
             for seed in range(3):
                 config = replace(recipe.config, seed=seed, loss=loss)
-                what = "heads", f"{recipe.model}, {label}", recipe.model, recipe.sizes | head
+                what = "head-ablation", f"{recipe.model}, {label}", recipe.model, recipe.sizes | head
                 yield Run(*what, config, preprocess=recipe.preprocess_changes)
 
 
@@ -120,7 +124,7 @@ STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     "collapse": collapse,
     "routings": routings,
     "optimizers": optimizers,
-    "heads": heads,
+    "head-ablation": head_ablation,
     "laptop": laptop,
     "best": best,
 }

@@ -29,7 +29,10 @@ LISTED = {
 NO_CHAPTER = {
     f"capsnb.{room}" for room in ("files", "compat", "tables", "notebook", "checks", "bench.measurement")
 }
-NOT_LISTED = {"capsnb._version", "capsnb.cli", "capsnb.__main__", "capsnb.kernels.triton_backend"}
+NOT_LISTED = {
+    *(f"capsnb.cli.{name}" for name in ("options", "training", "measuring", "reproducing")),
+    *("capsnb._version", "capsnb.__main__", "capsnb.kernels.triton_backend"),
+}
 
 
 @pytest.fixture(scope="module")

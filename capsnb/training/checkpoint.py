@@ -1,0 +1,128 @@
+"""Checkpoints: weights, optimizer, history and configuration in one file, so that all parts always match.
+
+Taught in chapter 4, *A first CapsNet*.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from capsnb.files import write_atomically
+from capsnb.training.history import Epoch, History
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save(path: Path, run: dict[str, Any], history: History, **parts: Any) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the file.
+        run: what decides the run; it is resumed only by a run of which all of this is the same.
+        history: the run's history so far.
+        parts: what has a `state_dict`: "model", "optimizer", "scaler"; None for a part that the run has not.
+    """
+    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    buffer = io.BytesIO()
+    torch.save({"run": run, "history": history.to_json(), **states}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that `save` wrote, on the CPU; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; train first, with run_dir={str(path.parent)!r}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return saved | {"history": History.from_json(saved["history"])}
+    except Exception as error:  # a damaged file fails in zipfile, pickle, json or in PyTorch
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({reason}); delete it to start this run again"
+        ) from error
+
+
+def resume(path: Path, saved: dict[str, Any], run: dict[str, Any], **parts: Any) -> list[Epoch]:
+    """Put the states of a checkpoint back, as `save` took them.
+
+    Args:
+        path: where the checkpoint was read.
+        saved: from `read`.
+        run: what decides this run.
+        parts: as in `save`.
+
+    Returns:
+        The finished epochs.
+
+    Raises:
+        ValueError: the checkpoint belongs to another run; names the first difference.
+    """
+    if changed := difference(saved["run"], run):
+        name, then, now = changed
+        raise ValueError(
+            f"{path} belongs to another run: {name} was {then!r} and is now {now!r}; choose another run_dir"
+        )
+    load_state(parts.pop("model"), saved, path)
+    for name, part in parts.items():
+        if part is not None:
+            part.load_state_dict(saved[name])
+    return saved["history"].records
+
+
+def load_weights(model: nn.Module, path: str | Path) -> History:
+    """Put the weights of a checkpoint that `fit(..., run_dir=...)` wrote into a model.
+
+    Args:
+        model: a model of the same sizes.
+        path: the checkpoint, `RUN_DIR/checkpoint.pt`.
+
+    Returns:
+        The history of the run up to this checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or belongs to another model.
+    """
+    saved = read(Path(path))
+    load_state(model, saved, Path(path))
+    return saved["history"]
+
+
+def load_state(model: nn.Module, saved: dict[str, Any], path: Path) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Raises:
+        ValueError: they belong to another model.
+    """
+    try:
+        model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to another model: {error}") from error
+
+
+def difference(then: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first value in which two nested dictionaries differ, with its name; None if they are equal as JSON.
+
+    >>> difference({"data": "mnist", "config": {"epochs": 1}}, {"data": "mnist", "config": {"epochs": 3}})
+    ('config.epochs', 1, 3)
+    """
+    before, after = (json.loads(json.dumps(side)) for side in (then, now))
+    for name in before | after:
+        a, b = before.get(name), after.get(name)
+        if a != b:
+            if not (isinstance(a, dict) and isinstance(b, dict)):
+                return name, a, b
+            if inner := difference(a, b):
+                return f"{name}.{inner[0]}", *inner[1:]
+    return None

@@ -1,0 +1,128 @@
+"""What decides a training run besides the model and the data: optimizer, schedule, precision, and every number.
+
+Taught in chapter 4, *A first CapsNet*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from capsnb.losses import Classification
+
+
+def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    try:
+        from pytorch_optimizer import Ranger21
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            'optimizer="ranger21" comes from the package pytorch_optimizer, which is not installed: '
+            "pip install pytorch_optimizer, or choose another optimizer"
+        ) from None
+    # The schedule is TrainConfig's, as for every optimizer; Ranger21's own would need to know the steps to come.
+    return Ranger21(parameters, num_iterations=1, lr=lr, disable_lr_scheduler=True)
+
+
+OptimizerName = Literal["adam", "adamw", "sgd", "ranger21"]
+Schedule = Literal["constant", "exponential", "step", "cosine", "one_cycle"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+OPTIMIZERS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
+    # fused: one pass over the weights, not ten
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+    "ranger21": _ranger21,
+}
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run besides the model and the data; saved with every result.
+
+    The defaults are MoCapsNet's: Adam at 1e-3, decayed by 0.96 after each epoch, batches of 128. Each field is an
+    option of `capsnb train`.
+
+    Args:
+        epochs: how often the training images are seen, >= 1.
+        batch_size: B, >= 1; with several processes, of all of them together.
+        learning_rate: the highest learning rate, > 0.
+        optimizer: "adam", "adamw", "sgd" (with Nesterov's momentum of 0.9), or "ranger21" (Wright and Demeure 2021,
+            from the package pytorch_optimizer; its own warm-up and warm-down are off, since `schedule` decides).
+        schedule: how the learning rate falls: "constant", "exponential" (times `decay` after each epoch), "step"
+            (times `decay` after every `step_epochs` epochs), "cosine" (to zero), "one_cycle" (up for the first 30 %
+            of the run, then down to zero).
+        decay: factor of the exponential and step schedules, in (0, 1].
+        step_epochs: epochs between the steps of the step schedule, >= 1.
+        reconstruction_weight: weight of the summed squared pixel error in the loss, >= 0.
+        precision: "fp32", with PyTorch's own settings; "tf32", float32 whose products and convolutions are rounded to
+            ten bits (on a GPU from Ampere on); "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and
+            the loss are float32 in all of them.
+        accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
+        compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
+            step takes longer; results agree with those without it up to rounding.
+        seed: decides order and augmentation of the images, >= 0.
+        loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: OptimizerName = "adam"
+    schedule: Schedule = "exponential"
+    decay: float = 0.96
+    step_epochs: int = 2
+    reconstruction_weight: float = 5e-4
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    compile: bool = False
+    seed: int = 0
+    loss: Classification = "margin"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
+        if not (math.isfinite(self.reconstruction_weight) and self.reconstruction_weight >= 0):
+            raise ValueError(f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(hint))}")
+
+    def learning_rate_at(self, t: float) -> float:
+        """The learning rate after `t` epochs, 0 <= t <= epochs: a plain function, so a resumed run needs no state.
+
+        >>> TrainConfig(epochs=4, schedule="step", decay=0.5, learning_rate=1.0).learning_rate_at(2.5)
+        0.5
+        """
+        done = t / self.epochs
+        factor = {
+            "constant": lambda: 1.0,
+            "exponential": lambda: self.decay ** int(t),
+            "step": lambda: self.decay ** (int(t) // self.step_epochs),
+            "cosine": lambda: _cosine(1, 0, done),
+            "one_cycle": lambda: (
+                _cosine(0.04, 1, done / 0.3) if done < 0.3 else _cosine(1, 0, (done - 0.3) / 0.7)
+            ),
+        }[self.schedule]
+        return self.learning_rate * factor()
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,358 @@
+"""The training loop: `fit`, an epoch, a step.
+
+Taught in chapter 4, *A first CapsNet*.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from capsnb import distributed
+from capsnb.data import ImageData
+from capsnb.losses import CapsuleLoss, capsule_loss
+from capsnb.models import CapsuleOutput
+from capsnb.training import checkpoint
+from capsnb.training.config import OPTIMIZERS, TrainConfig
+from capsnb.training.history import Epoch, History
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CHECK_EVERY = 100  # steps; to read the losses, the host waits for the device
+
+
+def fit(
+    model: nn.Module,
+    data: ImageData,
+    config: TrainConfig | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    budget: float = math.inf,
+) -> History:
+    """Train a capsule model on images, on the GPU if there is one, and in as many processes as were launched.
+
+    With `run_dir`, a checkpoint is written after each epoch, whole or not at all. Called again with the same arguments,
+    a run that was stopped resumes, and ends with bitwise the same weights as one that was not stopped. Order and
+    augmentation of the images depend on the seed and the epoch alone.
+
+    Under `torchrun` or `accelerate launch` each process computes its rows of each batch, and an all-reduce sums the
+    gradients. Results agree with those of one process up to rounding, whatever the number of processes, and a run may
+    resume with another number. All ranks return the same history and end with the same weights; rank 0 alone writes and
+    shows progress. Two things differ between ranks: the random numbers of dropout and similar layers, and on CPUs the
+    statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
+    `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
+
+    Args:
+        model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
+        data: images, and how to preprocess them.
+        config: see `TrainConfig`; None for its defaults.
+        run_dir: folder of the checkpoint; None keeps nothing on disk.
+        progress: show a progress bar.
+        budget: seconds; an epoch that would exceed it, judged by the longest one so far, is not begun. With `run_dir`
+            the next call resumes.
+
+    Returns:
+        The history, one record per epoch.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names epoch, step and term. The last good checkpoint is kept.
+        ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
+            of another run.
+    """
+    from tqdm import tqdm
+
+    started, longest = time.monotonic(), 0.0
+    trainer = _Trainer(model, data, config or TrainConfig())
+    config, history, first = trainer.config, trainer.new_history(), trainer.accelerator.is_main_process
+    path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
+    if path is not None:
+        history.records = trainer.resume(path)
+    steps, done = math.ceil(len(data.train) / config.batch_size), len(history.records)
+    with (
+        _float32_precision(config.precision),
+        tqdm(
+            total=config.epochs * steps,
+            initial=done * steps,
+            disable=not (progress and first),
+            leave=False,
+            file=sys.stderr,
+        ) as bar,
+    ):
+        for number in range(done + 1, config.epochs + 1):
+            begun = time.monotonic()
+            late = begun + longest > started + budget
+            if math.isfinite(budget) and distributed.all_gather(late)[0]:
+                break
+            record = trainer.epoch(number, bar)
+            history.records.append(record)
+            longest = max(longest, time.monotonic() - begun)
+            skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
+            bar.set_postfix_str(f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}")
+            if path is not None and first:
+                checkpoint.save(path, trainer.identity, history, **trainer.parts)
+    trainer.close()
+    return history
+
+
+class _Step(NamedTuple):
+    """The result of one step, on the device: reading a number would wait for the device.
+
+    Attributes:
+        terms: `[batches, 2]`, margin and reconstruction of each batch; their sum over the ranks is the batch's mean.
+        correct: how many images of this rank were classified right.
+        skipped: whether the loss scaling left the step out.
+    """
+
+    terms: Tensor
+    correct: Tensor
+    skipped: Tensor | int
+
+
+class _Trainer:
+    """A model, its optimizer and its data on the device of this process."""
+
+    def __init__(self, model: nn.Module, data: ImageData, config: TrainConfig) -> None:
+        self.config, self.accelerator = config, _accelerator(config)
+        self.data = data.to(self.accelerator.device)
+        if distributed.world_size() > 1:
+            model = _prepare_for_ddp(model, self.data, self.accelerator)
+        optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.network = self.accelerator.unwrap_model(self.model)
+        graphs = "reduce-overhead" if self.accelerator.device.type == "cuda" else None
+        self.forward = torch.compile(self.model, mode=graphs) if config.compile else self.model
+        self.parts = {
+            "model": self.network,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,
+        }
+        # What decides the run. The name of the model is part of it: the weights of another network may fit.
+        self.identity: dict[str, Any] = {
+            "model": type(self.network).__name__,
+            "data": data.name,
+            "preprocess": asdict(data.preprocess),
+            "config": asdict(config),
+        }
+
+    def new_history(self) -> History:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        device = self.accelerator.device.type
+        where = torch.cuda.get_device_name() if device == "cuda" else device
+        return History(self.identity["model"], self.data.name, parameters, where, self.config)
+
+    def resume(self, path: Path) -> list[Epoch]:
+        """Load the checkpoint, if there is one; return the epochs that are finished."""
+        saved = distributed.from_rank0(lambda: checkpoint.read(path) if path.exists() else None)
+        return [] if saved is None else checkpoint.resume(path, saved, self.identity, **self.parts)
+
+    def close(self) -> None:
+        """Take Accelerate's autocast wrapper off `model.forward`."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def epoch(self, number: int, bar: Any) -> Epoch:
+        """Train on each image once, in this epoch's order, and test."""
+        config, device = self.config, self.accelerator.device
+        generator = _seed_epoch(config.seed, number, device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started = time.perf_counter()
+        self.model.train()
+        order = torch.randperm(len(self.data.train), generator=generator, device=device)
+        group, rate = config.batch_size * config.accumulate, config.learning_rate
+        steps: list[_Step] = []
+        for start in range(0, len(order), group):
+            rate = config.learning_rate_at(number - 1 + start / len(order))
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = rate
+            steps.append(self.step(order[start : start + group], generator))
+            bar.update(len(steps[-1].terms))
+            if len(steps) % CHECK_EVERY == 0:
+                _check_finite(steps, number)
+        margin, reconstruction = _check_finite(steps, number)
+        seconds, memory = time.perf_counter() - started, _peak_memory(device)
+        # Running statistics of batch norm: one network, wherever it is tested.
+        distributed.broadcast(self.network.buffers())
+        correct = distributed.all_reduce(torch.stack([step.correct for step in steps]).sum())
+        return Epoch(
+            epoch=number,
+            loss=margin + config.reconstruction_weight * reconstruction,
+            margin=margin,
+            reconstruction=reconstruction,
+            train_accuracy=correct.item() / len(order),
+            test_accuracy=self.test_accuracy(),
+            learning_rate=rate,
+            seconds=max(distributed.all_gather(seconds)),
+            peak_memory=max(distributed.all_gather(memory)),
+            skipped_steps=int(sum(step.skipped for step in steps)),
+        )
+
+    def step(self, rows: Tensor, generator: torch.Generator) -> _Step:
+        """One step of the optimizer with the mean gradient over `rows`, which are computed batch by batch."""
+        batches = rows.split(self.config.batch_size)
+        results = []
+        for k, batch in enumerate(batches, start=1):
+            # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
+            with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.model):
+                results.append(self.backward(batch, len(batch) / len(rows), generator))
+        terms, correct = zip(*results, strict=True)
+        skipped = _optimizer_step(self.optimizer, self.accelerator)
+        self.optimizer.zero_grad()
+        return _Step(torch.stack(terms), torch.stack(correct).sum(), skipped)
+
+    def backward(self, batch: Tensor, weight: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass of this rank's rows of a batch; `weight` is the batch's share of the step."""
+        shard = distributed.shard(len(batch))
+        size = shard.stop - shard.start
+        if size == 0:  # all ranks take part in all steps: compute an image that another rank counts
+            shard = slice(0, 1)
+        labels = self.data.train.labels[batch[shard]]
+        images, targets = self.data.preprocess.train(self.data.train.images[batch], generator, shard)
+        with self.accelerator.autocast():
+            output: CapsuleOutput = self.forward(images, labels)
+        self.check_classes(output)
+        loss = capsule_loss(output, targets, labels, self.config.reconstruction_weight, self.config.loss)
+        share = size / len(batch)
+        # DDP takes the mean over the ranks, where the sum is needed.
+        self.accelerator.backward(loss.total * (share * distributed.world_size() * weight))
+        terms = share * torch.stack([loss.margin.detach(), loss.reconstruction.detach()])
+        return terms, (output.lengths.argmax(dim=1) == labels)[:size].sum()
+
+    def check_classes(self, output: CapsuleOutput) -> None:
+        capsules, classes = output.lengths.shape[1], len(self.data.classes)
+        if capsules != classes:
+            raise ValueError(
+                f"the model has {capsules} class capsules, {self.data.name} has {classes} classes; "
+                f"build the model with classes={classes}"
+            )
+
+    @torch.inference_mode()
+    def test_accuracy(self) -> float:
+        """Ranks share whole batches: equal shapes round equally, however many ranks there are."""
+        self.network.eval()
+        correct = torch.zeros((), dtype=torch.long, device=self.accelerator.device)
+        test = self.data.test
+        batches = list(zip(test.images.split(500), test.labels.split(500), strict=True))
+        for images, labels in batches[distributed.rank() :: distributed.world_size()]:
+            with self.accelerator.autocast():
+                output = self.network(self.data.preprocess.evaluate(images)[0])
+            correct += (output.lengths.argmax(dim=1) == labels).sum()
+        return distributed.all_reduce(correct).item() / len(test)
+
+
+def _optimizer_step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Tensor | int:
+    """Let the optimizer step; return whether the loss scaling left the step out, without waiting to know."""
+    if accelerator.scaler is None:
+        optimizer.step()
+        return 0
+    skipped: list[Tensor | int] = []
+    # The scaler sets `found_inf` on fused optimizers, which skip on the device; it does not call the others.
+    inner = cast(Any, optimizer).optimizer  # inside Accelerate's wrapper
+    hook = inner.register_step_pre_hook(lambda called, *_: skipped.append(getattr(called, "found_inf", 0)))
+    optimizer.step()
+    hook.remove()
+    return skipped[0] if skipped else 1
+
+
+def _check_finite(steps: list[_Step], epoch: int) -> tuple[float, float]:
+    """The mean of each term over the batches so far; the first NaN or infinity stops all processes."""
+    terms = distributed.all_reduce(torch.cat([step.terms for step in steps]))
+    bad = (~terms.isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0, 0])
+        named = dict(zip(CapsuleLoss._fields[1:], terms[step].tolist(), strict=True))
+        broken = ", ".join(f"{name} is {value}" for name, value in named.items() if not math.isfinite(value))
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {epoch}, step {step + 1}: {broken}. Training stops; the last checkpoint, "
+            "if there is one, is from before that. Try a lower learning rate or fp32, and look at the images."
+        )
+    margin, reconstruction = terms.double().mean(dim=0).tolist()
+    return margin, reconstruction
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if config.precision in ("fp16", "tf32") and not torch.cuda.is_available():
+        raise ValueError(f"precision={config.precision!r} needs a GPU; use 'bf16' or 'fp32' on a CPU")
+    if config.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
+        older = torch.cuda.get_device_name()
+        raise ValueError(
+            f"precision='tf32' does nothing on {older}, which is older than Ampere; use 'fp16' or 'fp32'"
+        )
+    AcceleratorState._reset_state()  # Accelerate holds the first run's precision for the whole process
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),  # not Apple's GPU, which lacks float64 and takes other random numbers
+        mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
+    )
+
+
+def _prepare_for_ddp(model: nn.Module, data: ImageData, accelerator: Accelerator) -> nn.Module:
+    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient."""
+    from accelerate import DistributedDataParallelKwargs
+
+    if accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    unused = _has_unused_weights(model.to(accelerator.device), data)
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    return model
+
+
+def _has_unused_weights(model: nn.Module, data: ImageData) -> bool:
+    """Whether some weight gets no gradient, as one image shows; DDP would wait for it without end."""
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng():
+        output = model.eval()(data.preprocess.evaluate(data.train.images[:1])[0], data.train.labels[:1])
+    for module, training in modes:
+        module.training = training
+    loss = sum(part.sum() for part in output[1:] if part is not None)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return any(g is None for g in torch.autograd.grad(loss, trained, allow_unused=True))
+
+
+@contextmanager
+def _float32_precision(precision: str) -> Iterator[None]:
+    """Let float32 products and convolutions round to TF32 while a run lasts, if that was asked for."""
+    if precision != "tf32":
+        yield
+        return
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """Random numbers of one epoch, from the seed and the epoch alone, the same on all ranks.
+
+    Dropout and its like draw from PyTorch's own generator, which differs from rank to rank: with equal numbers, all
+    shards of a batch would drop the same units.
+    """
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    # A CPU's generator takes the low 32 bits.
+    torch.manual_seed((mixed + distributed.rank() * 2_654_435_769) % 2**63)
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
