@@ -3,6 +3,7 @@
 import gc
 
 import pytest
+import torch
 from hypothesis import settings
 
 # A property is true or false; how long an example takes on a busy machine says nothing about it.
@@ -18,3 +19,9 @@ def freeze_what_is_loaded():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Let `torch.compile` forget: it gives up on a function that tests before this one had compiled eight times."""
+    torch.compiler.reset()

@@ -52,9 +52,8 @@ def test_resnet_stage_by_stage():
     backbone = ResNetBackbone()
     assert shapes_through(backbone, torch.randn(1, 1, 78, 78)) == [(32, 78, 78)] * 6
     branch = backbone[3].branch
-    assert [type(stage).__name__ for stage in branch] == [
-        *("Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d")
-    ]
+    names = [type(stage).__name__ for stage in branch]
+    assert names == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"]
     assert [branch[0].kernel_size, branch[3].kernel_size] == [(1, 1), (3, 3)]
 
 

@@ -286,6 +286,7 @@ def test_pytorch_s_own_check_of_the_operators(backend):
 
 @backend
 @pytest.mark.parametrize("save", SAVES)
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_equals_eager_in_one_graph(backend, save):
     layer = RoutingCapsules(7, 4, 3, 2, backend=backend, save=save).double()
     u, _, dv = problem()

@@ -270,12 +270,16 @@ def conv(inside, outside, side, bias=True):
     ("network", "features", "primary", "backbone_parameters", "primary_convolution"),
     [
         (
-            *(AlexCapsNet, (256, 2, 2), 32 * 2 * 2),
+            AlexCapsNet,
+            (256, 2, 2),
+            32 * 2 * 2,
             conv(1, 64, 11) + conv(64, 192, 5) + conv(192, 384, 3) + conv(384, 256, 3) + conv(256, 256, 3),
             conv(256, 32 * 8, 1),
         ),
         (
-            *(ResNetCapsNet, (32, 78, 78), 16 * 9 * 9),
+            ResNetCapsNet,
+            (32, 78, 78),
+            16 * 9 * 9,
             # without bias, and two numbers per channel for each of the batch norms
             conv(1, 32, 3, False) + 64 + 3 * (conv(32, 32, 1, False) + 64 + conv(32, 32, 3, False) + 64),
             conv(32, 16 * 8, 9),

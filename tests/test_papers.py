@@ -75,8 +75,10 @@ def test_table_5_varies_learning_rate_capsules_and_batch():
     ):
         config = run.config
         assert (config.learning_rate, config.batch_size, config.epochs, config.optimizer) == (
-            *(record["learning_rate"], record["batch_size"]),
-            *(100, "ranger21"),
+            record["learning_rate"],
+            record["batch_size"],
+            100,
+            "ranger21",
         )
         assert run.sizes["hidden_capsules"] == record["capsules"] and run.sizes["blocks"] == 2
 

@@ -318,6 +318,7 @@ def test_a_second_derivative_is_refused_and_forward_plain_has_one():
     assert torch.autograd.grad(dx.sum(), x)[0].any()
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_equals_eager_and_can_be_exported():
     stack, x, g = problem()
     compiled = torch.compile(nn.Sequential(stack, nn.Tanh()), backend="aot_eager")
@@ -328,6 +329,7 @@ def test_compiled_equals_eager_and_can_be_exported():
         torch.testing.assert_close(exported.module()(x.detach()), stack(x))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_the_compiler_leaves_the_stack_alone():
     stack, x, _ = problem()
     graphs = []

@@ -153,6 +153,7 @@ def test_the_length_of_a_silent_capsule_has_a_gradient(way, backend):
 
 @named
 @pytest.mark.parametrize("backend", ["eager", "fused"])
+@pytest.mark.usefixtures("fresh_compiler")
 def test_layers_can_be_compiled_copied_and_pickled(routing, backend):
     torch.manual_seed(0)
     layer = RoutingCapsules(4, 4, 3, 2, routing=routing, backend=backend, iterations=2).double()
@@ -166,6 +167,7 @@ def test_layers_can_be_compiled_copied_and_pickled(routing, backend):
 
 
 @named
+@pytest.mark.usefixtures("fresh_compiler")
 def test_the_automatic_choice_is_one_graph_and_can_be_exported(routing):
     layer = RoutingCapsules(70, 4, 10, 8, routing=routing, iterations=2)
     u = torch.randn(16, 70, 4)
