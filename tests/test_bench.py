@@ -502,7 +502,7 @@ def test_a_missing_gpu_is_said(monkeypatch):
         bench.routing(device="cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.usefixtures("small_networks")
 def test_a_gpu_is_measured_as_well():
     result = bench.routing(**SMALL, rounds=2, only=["eager", "fused", "triton", "auto"], device="cuda")
