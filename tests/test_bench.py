@@ -539,7 +539,7 @@ def test_a_missing_gpu_is_named(monkeypatch):
         bench.measure_routing(device="cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.usefixtures("small_networks")
 def test_a_gpu_is_measured_as_well():
     result = bench.measure_routing(

@@ -241,7 +241,7 @@ def test_shrinking_forgets_no_pixel():
     assert (small.flatten(1).sum(1) > 0).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_same_generator_gives_the_same_views_on_the_gpu():
     images = torch.randint(256, (16, 3, 12, 12), dtype=torch.uint8)
     for turn in (0, 20):

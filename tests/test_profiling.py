@@ -104,7 +104,7 @@ def test_the_first_call_is_not_counted():
     assert peak_bytes(function) == (40, 40) and calls == [0, 1]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_memory_of_a_gpu_is_counted():
     held = torch.empty(1 << 20, device="cuda")  # there before, and in the allocator's units
     assert peak_bytes(lambda: held.exp().exp(), "cuda") == (8 << 20, 4 << 20)

@@ -162,6 +162,12 @@ def load_results() -> dict[str, dict[str, Any]]:
     return json.loads(RESULTS.read_text(encoding="utf-8"))["chapters"] if RESULTS.exists() else {}
 
 
+def seconds(path: Path) -> float:
+    """Return what a chapter took on a CPU when it was measured; 0 where it was not."""
+    measured = load_results().get(path.stem, {}).get("cpu")
+    return measured["seconds"] if measured else 0
+
+
 def save_results(results: dict[str, dict[str, Any]]) -> None:
     """Write results/chapters.json whole or not at all."""
     note = "Written by tools/chapters.py: the cost of executing each chapter, kernel start included."

@@ -17,21 +17,29 @@ from urllib.parse import unquote, urlsplit
 from bs4 import BeautifulSoup
 from build_book import ROOT, toc_pages
 from playwright.sync_api import Browser
-from screenshots import HTML, browser, open_page
+from screenshots import HTML, Tab, browser
 
 from capsnb.files import write_atomically
 from capsnb.profiling import hardware, versions
 from capsnb.tables import markdown
 
 RESULTS = ROOT / "results" / "pages.json"
-PAINTS = """() => new Promise((done) => {
+# Answers when the page has painted its largest element, has nothing left to do, and has shown two more frames.
+PAINTS = """async () => {
   const kinds = { "largest-contentful-paint": 0, "layout-shift": 0 };
-  new PerformanceObserver((list) => { kinds["largest-contentful-paint"] = list.getEntries().at(-1).startTime; })
-    .observe({ type: "largest-contentful-paint", buffered: true });
+  const painted = new Promise((done) => {
+    new PerformanceObserver((list) => {
+      kinds["largest-contentful-paint"] = list.getEntries().at(-1).startTime;
+      done();
+    }).observe({ type: "largest-contentful-paint", buffered: true });
+  });
   new PerformanceObserver((list) => { for (const one of list.getEntries()) kinds["layout-shift"] += one.value; })
     .observe({ type: "layout-shift", buffered: true });
-  setTimeout(() => done(kinds), 300);
-})"""
+  await painted;
+  for (const next of [requestIdleCallback, requestAnimationFrame, requestAnimationFrame, setTimeout])
+    await new Promise((done) => next(() => done()));
+  return kinds;
+}"""
 
 
 def weights(addresses: set[str]) -> tuple[int, int]:
@@ -43,11 +51,9 @@ def weights(addresses: set[str]) -> tuple[int, int]:
 
 def measure(chromium: Browser, path: Path) -> dict[str, float]:
     """Open a page once: megabytes that it asked for, as they are and compressed, its paint in seconds, its shift."""
-    asked: set[str] = set()
-    page, *_ = open_page(chromium, path.as_uri(), "light", asked.add)
-    paints = page.evaluate(PAINTS)
-    page.context.close()
-    plain, compressed = weights(asked)
+    with Tab(chromium) as tab:  # a new one each time: nothing is in its caches
+        paints = tab.open(path.as_uri(), "light").evaluate(PAINTS)
+    plain, compressed = weights(tab.asked)
     return {
         "mb": plain / 1e6,
         "mb_compressed": compressed / 1e6,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,33 +44,54 @@ def browser() -> Iterator[Browser]:
             chromium.close()
 
 
-def open_page(
-    chromium: Browser, url: str, look: str, note: Callable[[str], None] = lambda url: None
-) -> tuple[Page, list[str], list[str]]:
-    """Open a page with nothing but the book's own files in reach; `note` is told every address that it asks for.
+class Tab:
+    """A tab of the browser, with a context of its own, that has nothing but the book's own files in reach.
 
-    Returns:
-        The page, once its fonts are there; its console errors; the addresses outside the book that it
-        asked for in vain.
+    `errors`, `outside` and `asked` are of the page that was opened last: its console errors, the addresses outside the
+    book that it asked for in vain, and all addresses that it asked for.
     """
-    scheme, width, height = LOOKS[look]
-    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page, errors, outside = context.new_page(), [], []
 
-    def gate(route: Route) -> None:
-        note(route.request.url)
+    def __init__(self, chromium: Browser) -> None:
+        self.context = chromium.new_context()
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        self.asked: set[str] = set()
+        self.page.route("**/*", self._gate)
+        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def __enter__(self) -> Tab:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.context.close()
+
+    def open(self, url: str, look: str) -> Page:
+        """Load a page as if nobody had been here before; return it once its fonts are there."""
+        if self.page.url != "about:blank":
+            self.page.evaluate("localStorage.clear()")
+        for record in (self.errors, self.outside, self.asked):
+            record.clear()
+        self.page.emulate_media(reduced_motion="null")
+        self.look(look)
+        self.page.goto(url, wait_until="load")
+        self.page.evaluate("document.fonts.ready.then(() => null)")
+        return self.page
+
+    def look(self, look: str) -> None:
+        """Give the page that is open another look, without loading it again."""
+        scheme, width, height = LOOKS[look]
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=scheme)
+
+    def _gate(self, route: Route) -> None:
+        self.asked.add(route.request.url)
         if route.request.url.startswith(("file:", "data:", "blob:")):
             route.continue_()
         else:
-            outside.append(route.request.url)
+            self.outside.append(route.request.url)
             route.abort()
-
-    page.route("**/*", gate)
-    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url, wait_until="load")
-    page.evaluate("document.fonts.ready.then(() => null)")
-    return page, errors, outside
 
 
 def main() -> None:
@@ -85,15 +106,14 @@ def main() -> None:
     skipped = {"genindex", "search"}
     pages = arguments.pages or sorted(p.stem for p in arguments.html.glob("*.html") if p.stem not in skipped)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with browser() as chromium:
+    with browser() as chromium, Tab(chromium) as tab:
         for name in pages:
             for look in arguments.looks:
-                page, errors, outside = open_page(chromium, (arguments.html / f"{name}.html").as_uri(), look)
+                page = tab.open((arguments.html / f"{name}.html").as_uri(), look)
                 target = arguments.out / f"{name}-{look}.png"
                 page.screenshot(path=target, full_page=not arguments.top)
                 wide = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
-                print(target, f"{wide:+d} px wider than the screen" * (wide > 1), *errors, *outside)
-                page.context.close()
+                print(target, f"{wide:+d} px wider than the screen" * (wide > 1), *tab.errors, *tab.outside)
 
 
 if __name__ == "__main__":

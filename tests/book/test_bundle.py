@@ -6,7 +6,6 @@ import zipfile
 
 import bundle
 import pytest
-import screenshots
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +42,12 @@ def test_the_line_in_its_readme_installs_it(unpacked, tmp_path):
     assert int(said[0]) == 4000 and said[1].startswith(str(tmp_path))
 
 
-def test_it_reads_from_the_disk(unpacked, chromium):
-    page, errors, outside = screenshots.open_page(
-        chromium, (unpacked / "html" / "index.html").as_uri(), "light"
-    )
+def test_it_reads_from_the_disk(unpacked, tab):
+    page = tab.open((unpacked / "html" / "index.html").as_uri(), "light")
     page.locator(".chapter-map a").first.click()
     page.wait_for_load_state()
     assert "Why capsules" in page.title()
-    assert not errors and not outside
-    page.context.close()
+    assert not tab.errors and not tab.outside
 
 
 def test_without_pages_it_says_what_to_do(tmp_path):

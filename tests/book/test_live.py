@@ -33,12 +33,11 @@ def test_without_scripts_a_still_picture_stays(name, pages, chromium):
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
 @pytest.mark.parametrize("name", ["routing", "knobs"])
-def test_the_page_does_not_jump(name, look, pages, chromium):
+def test_the_page_does_not_jump(name, look, pages, tab):
     """The place that is kept for the script is as tall as what the script draws, or nearly."""
-    page, *_ = screenshots.open_page(chromium, (pages / FIGURES[name]).as_uri(), look)
+    page = tab.open((pages / FIGURES[name]).as_uri(), look)
     place = page.locator(f".live[data-live='{name}']")
     drawn = place.locator("> *").bounding_box()["height"]
     page.evaluate(f"document.querySelector('.live[data-live={name}]').innerHTML = ''")
     kept = place.bounding_box()["height"]
-    page.context.close()
     assert abs(kept - drawn) < 60

@@ -5,7 +5,6 @@ import json
 import chapters
 import numpy as np
 import pytest
-import screenshots
 
 from capsnb import plots
 
@@ -175,11 +174,10 @@ def test_the_cell_can_be_found(root):
     assert len(tagged) == 1 and "data-live" in tagged[0].outputs[0].data["text/html"]
 
 
-def test_on_a_phone_the_drawing_stays_in_sight(pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), "360px")
+def test_on_a_phone_the_drawing_stays_in_sight(pages, tab):
+    page = tab.open((pages / PAGE).as_uri(), "360px")
     knob(page, SIZE - 1).focus()
     page.keyboard.press("ArrowRight")
     box = page.locator(".knobs-drawing canvas").bounding_box()
     assert 0 < box["y"] < 300 and box["y"] + box["height"] < knob(page, SIZE - 1).bounding_box()["y"]
-    assert not errors
-    page.context.close()
+    assert not tab.errors

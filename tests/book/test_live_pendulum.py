@@ -170,12 +170,11 @@ def test_it_moves_when_asked_and_stops_when_asked(page):
 
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
-def test_nothing_sticks_out(look, pages, chromium):
-    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
+def test_nothing_sticks_out(look, pages, tab):
+    page = tab.open((pages / PAGE).as_uri(), look)
     left, right = page.locator(LIVE).evaluate(EDGES)
     parts = page.locator(f"{LIVE} :is(svg text, button, .live-slider, .live-numbers > div, .live-key)")
     edges = parts.evaluate_all(f"all => all.map({EDGES})")
-    page.context.close()
     assert len(edges) > 20 and all(left - 1 <= one and other <= right + 1 for one, other in edges)
 
 

@@ -150,9 +150,9 @@ def test_what_travels_is_light(page):
 
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
-def test_the_table_fits_and_keeps_its_columns(pages, chromium, look):
+def test_the_table_fits_and_keeps_its_columns(pages, tab, look):
     """Also on a phone, and whatever is shown in it: a bar that moves sideways would say something."""
-    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
+    page = tab.open((pages / PAGE).as_uri(), look)
     places = []
     for button in ("Couplings", "Agreement", "Softmax over the wrong axis", "Couplings"):
         press(page, button)
@@ -162,4 +162,3 @@ def test_the_table_fits_and_keeps_its_columns(pages, chromium, look):
     assert places == [places[0]] * len(places)
     steps = [b - a for a, b in zip(places[0], places[0][1:], strict=False)]
     assert max(steps) - min(steps) < 1
-    page.context.close()

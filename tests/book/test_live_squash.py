@@ -119,12 +119,11 @@ def test_s_stays_in_the_picture(page):
 
 
 @pytest.mark.parametrize("look", screenshots.LOOKS)
-def test_nothing_sticks_out(look, pages, chromium):
-    page, _, _ = screenshots.open_page(chromium, (pages / PAGE).as_uri(), look)
+def test_nothing_sticks_out(look, pages, tab):
+    page = tab.open((pages / PAGE).as_uri(), look)
     live = page.locator("[data-live='squash']")
     left, right = live.evaluate(EDGES)
     edges = live.locator("svg text, .live-numbers > div").evaluate_all(f"all => all.map({EDGES})")
-    page.context.close()
     assert len(edges) > 10 and all(left - 1 <= one and other <= right + 1 for one, other in edges)
 
 

@@ -12,41 +12,68 @@ import pytest
 
 FOLDER = os.environ.get("CAPSNB_LONE", "")
 OLDEST = min(lone.TORCHVISION)
+# The shortest chapter installs capsnb, and the others wait for it: at once, they would write the same files.
+FIRST, *OTHERS = sorted(chapters.chapters(), key=chapters.seconds)
 
+older_pytorch = pytest.mark.older_pytorch
 asked_for = pytest.mark.skipif(
-    not FOLDER, reason="downloads 3 GB of an older PyTorch, once: CAPSNB_LONE=FOLDER make test"
+    not FOLDER,
+    reason="chapters beside an older PyTorch download 3 GB: make test-all, or name a folder in CAPSNB_LONE",
 )
 
 
-@pytest.fixture(scope="module")
-def clean(settings, tmp_path_factory):
+@pytest.fixture(scope="session")
+def older(once, settings):
+    """What the clean environment held before any chapter ran there, and the error of the first one, if it failed."""
+
+    def fill(place: Path) -> None:
+        folder = Path(FOLDER).resolve()
+        variables = lone.environment(folder)
+        fetch = ["git", "clone", "--quiet", settings["repository"]["url"], str(place / "fetched")]
+        try:
+            subprocess.run(fetch, env=variables, check=True)  # what git answers for the book's address
+            python = lone.prepare(folder, sys.executable, OLDEST)
+        except (OSError, subprocess.CalledProcessError) as error:
+            found = {"unavailable": str(error)}
+        else:
+            before = lone.installed(python)
+            found = {
+                "python": str(python),
+                "before": before,
+                "failure": lone.run(FIRST, python, variables)[1],
+            }
+        (place / "found.json").write_text(json.dumps(found))
+
+    found = json.loads((once("older", fill) / "found.json").read_text())
+    if "unavailable" in found:
+        pytest.skip(f"the clean environment cannot be made here: {found['unavailable']}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def clean(older):
     """The Python of the clean environment, and its variables; nothing that was there may be another afterwards."""
-    folder = Path(FOLDER).resolve()
-    variables = lone.environment(folder)
-    fetch = [
-        "git",
-        "clone",
-        "--quiet",
-        settings["repository"]["url"],
-        str(tmp_path_factory.mktemp("fetched")),
-    ]
-    try:
-        subprocess.run(fetch, env=variables, check=True)  # what git answers for the book's address
-        python = lone.prepare(folder, sys.executable, OLDEST)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"the clean environment cannot be made here: {error}")
-    before = lone.installed(python)
-    assert before["torch"].startswith(OLDEST) and "capsnb" not in before
-    yield python, variables
+    python = Path(older["python"])
+    yield python, lone.environment(Path(FOLDER).resolve())
     after = lone.installed(python)
-    assert not lone.changes(before, after)
+    assert not lone.changes(older["before"], after)
     assert "capsnb" in after
 
 
+@older_pytorch
 @asked_for
-@pytest.mark.parametrize("path", chapters.chapters(), ids=lambda path: path.stem)
 @pytest.mark.timeout(1860)
-def test_chapter_installs_what_it_needs(path, clean):
+def test_the_first_chapter_installs_what_it_needs(older, clean):
+    assert older["before"]["torch"].startswith(OLDEST) and "capsnb" not in older["before"]
+    assert not older["failure"]
+
+
+@pytest.mark.chapter
+@older_pytorch
+@asked_for
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+@pytest.mark.timeout(1860)
+def test_chapter_runs_beside_an_older_pytorch(path, clean):
     _, failure = lone.run(path, *clean)
     assert not failure
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import chapters
@@ -37,8 +36,12 @@ BADGES = (
 
 @pytest.fixture
 def lone_environment(site: Path) -> dict[str, str]:
-    """The environment of a process that finds the wheel, which it can only read, in the quick profile."""
-    return {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
+    """The environment of a process that finds the wheel, which it can only read, in the quick profile.
+
+    Chapters are tests in a pytest of their own, which options and workers of this one do not concern.
+    """
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**outer, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
 
 
 def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
@@ -54,21 +57,19 @@ def test_what_was_measured_travels_in_the_wheel(site, root):
     assert measured and measured <= {path.name for path in (site / "capsnb" / "results").iterdir()}
 
 
+@pytest.mark.chapter
 @each_notebook
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
-def test_chapter_runs_alone(path, lone_environment, tmp_path, capsys):
+def test_chapter_runs_alone(path, lone_environment, tmp_path):
     shutil.copy(path, tmp_path)
     (tmp_path / "plugins").mkdir()
     command = [sys.executable, "-m", "pytest", path.name, "--nbval-lax", "-x", "-q", "--tb=short"]
     command += ["-p", "no:cacheprovider", "-p", "nbval_patience", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
     shutil.copy(Path(__file__).with_name("nbval_patience.py"), tmp_path / "plugins" / "nbval_patience.py")
     lone_environment["PYTHONPATH"] += os.pathsep + str(tmp_path / "plugins")
-    start = time.perf_counter()
     run = subprocess.run(
         command, cwd=tmp_path, env=lone_environment, timeout=CHAPTER_TIMEOUT, capture_output=True, text=True
     )
-    with capsys.disabled():
-        print(f"\n{path.stem}: {time.perf_counter() - start:.1f} s", end=" ")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

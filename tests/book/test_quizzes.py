@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import chapters
 import pytest
-import screenshots
 
 CHAPTERS = chapters.chapters()
 PAGE = "02_vectors_that_squash.html"
@@ -141,8 +140,8 @@ def test_without_scripts_answers_open_all_the_same(pages, chromium):
 
 
 @each_chapter
-def test_page_has_the_questions_of_its_notebook(path, pages, chromium):
-    page, errors, _ = screenshots.open_page(chromium, (pages / f"{path.stem}.html").as_uri(), "light")
+def test_page_has_the_questions_of_its_notebook(path, pages, tab):
+    page = tab.open((pages / f"{path.stem}.html").as_uri(), "light")
     questions = quiz(path)
     titles = [answer.title for _, answers in questions for answer in answers]
     assert told(page) == f"0 of {len(questions)} questions answered."
@@ -150,5 +149,4 @@ def test_page_has_the_questions_of_its_notebook(path, pages, chromium):
     formulas = sum(title.count("$") for title in titles) // 2
     assert page.locator("#quiz summary math").count() == formulas
     assert "$" not in "".join(page.locator("#quiz summary").all_inner_texts())
-    page.context.close()
-    assert not errors
+    assert not tab.errors
