@@ -24,19 +24,23 @@ INSTALL = $(if $(filter pip,$(INSTALLER)),$(PIP) --no-compile,"$(BIN)/uv" pip in
 INDEX = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)" $(if $(filter uv,$(INSTALLER)),--index-strategy unsafe-best-match))
 PIP = "$(BIN)/python" -m pip install --quiet --disable-pip-version-check
 CHAPTERS = $(BIN)/python tools/chapters.py
+# Every run of the tests hides the GPU. Where there is one, the tests that are meant for it run at the end, by themselves;
+# that PYTEST_ARGS choose none of them (status 5) is no failure.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+GPU = import sys, torch; sys.exit(not torch.cuda.is_available())
+PYTEST_GPU = if $(BIN)/python -c '$(GPU)'; then $(BIN)/python -m pytest -m gpu $(PYTEST_ARGS) || [ $$? -eq 5 ]; fi
 
 # Packages are installed without bytecode, and Python writes what it imports at the first import (half of the set-up's
 # work otherwise, for modules that nobody imports). A shell that forbids this would compile them in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book bundle test lab chapter chapters measure lint format clean distclean
+.PHONY: help setup lock book bundle test test-quick test-all lab chapter chapters measure lint format clean distclean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) (3.11 or later)  VENV=$(VENV)  INSTALLER=$(INSTALLER) (uv or pip)"
-	@echo "           TORCH_INDEX=<address of CPU-only wheels>  LATEST=1 (the newest versions instead of the lock's)"
+.PHONY: help setup lock book bundle test test-quick test-all lab chapter chapters measure lint format clean distclean
 
 setup: $(READY) ## make the virtual environment with the versions of requirements.lock; LATEST=1: the newest
 
@@ -79,8 +83,17 @@ book: $(READY) ## build the book: _build/html/index.html
 bundle: book ## one zip to read and run without a network: _build/capsnb-book.zip
 	@$(BIN)/python tools/bundle.py
 
-test: $(READY) ## run every test: units, doctests, notebooks, built pages, browser
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(READY) ## units, doctests, each chapter once, each built page in a browser
+	@$(PYTEST) -m "not all_looks and not older_pytorch" $(PYTEST_ARGS)
+	@$(PYTEST_GPU)
+
+test-quick: $(READY) ## units and doctests
+	@$(PYTEST) -m "not book" $(PYTEST_ARGS)
+	@$(PYTEST_GPU)
+
+test-all: $(READY) ## also each page in every look, and chapters beside an older PyTorch (downloads 3 GB)
+	@CAPSNB_LONE="$${CAPSNB_LONE:-_build/lone}" $(PYTEST) $(PYTEST_ARGS)
+	@$(PYTEST_GPU)
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab book

@@ -16,7 +16,7 @@ collect_ignore = [] if find_spec("triton") else ["capsnb/kernels/triton_backend.
 MADE_ONCE = ("pages", "site", "older")
 NOT_CHOSEN = {  # marker -> what the summary says of tests that a Makefile target leaves out
     "older_pytorch": "chapters beside the oldest PyTorch that capsnb works with: make test-all",
-    "all_looks": "pages in the dark and on a phone: make test-all",
+    "all_looks": "pages loaded in the dark and on a phone, and their contrast: make test-all",
     "book": "chapters and pages: make test",
 }
 ILLUSTRATIONS = "doctests whose output differs from run to run: they only illustrate, nothing is missing"
@@ -58,7 +58,7 @@ def dealt(items: list, workers: int) -> list:
     """Order tests for `--dist worksteal`, which gives each worker a piece of the list and moves tests between them.
 
     Each piece begins with what all workers wait for; then come its chapters, the longest first. Tests of pages stand
-    last, when the pages have been built.
+    last, when the pages have been built. Tests of one file stay together, since they share what they prepare.
     """
     from chapters import seconds  # of tools/, which is on the path by now
 
@@ -89,7 +89,7 @@ def dealt(items: list, workers: int) -> list:
         loads[idlest] += cost(item)
     left = len(items)
     for k, piece in enumerate(pieces):
-        last = pages[k::workers]
+        last = pages[len(pages) * k // workers : len(pages) * (k + 1) // workers]
         size = left // (workers - k)  # what --dist worksteal gives to this worker
         room = max(0, size - len(piece) - len(last))
         piece += units[:room] + last

@@ -19,24 +19,20 @@ PROJECT = SETTINGS["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
 
-# Each room may import the rooms before it, never one after it.
-ROOMS = [
-    *(
-        "_version",
-        "files",
-        "compat",
-        "tables",
-        "functional",
-        "routing",
-        "kernels",
-        "layers",
-        "recomputation",
-        "reversible",
-        "backbones",
-    ),
-    *("models", "losses", "preprocess", "data", "distributed", "training", "evaluation", "plots", "notebook"),
-    *("profiling", "bench", "experiments", "checks", "cli", "__init__", "__main__"),
-]
+
+def floors() -> dict[str, int]:
+    """The picture in CONTRIBUTING.md: each room of the package and the floor that it is on, counted from below."""
+    picture = re.search(
+        r"^```floors\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S | re.M
+    )
+    assert picture is not None
+    rows = [row.split() for row in reversed(picture[1].splitlines())]
+    rooms = [room for row in rows for room in row]
+    assert len(rooms) == len(set(rooms)), "a room stands in the picture twice"
+    return {room: floor for floor, row in enumerate(rows) for room in row}
+
+
+FLOORS = floors()
 
 
 def requirements(extra: str | None = None) -> dict[str, Requirement]:
@@ -55,7 +51,7 @@ def imported_rooms(source: Path) -> set[str]:
             module = node.module or ""
             names |= {f"capsnb.{alias.name}" for alias in node.names} if module == "capsnb" else {module}
     rooms = {name.split(".")[1] for name in names if name.startswith("capsnb.")}
-    return rooms & set(ROOMS)  # `from capsnb import squash` names no room
+    return rooms & set(FLOORS)  # `from capsnb import squash` names no room
 
 
 def room_of(source: Path) -> str:
@@ -66,11 +62,17 @@ SOURCES = sorted((ROOT / "capsnb").rglob("*.py"))
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(source):
+def test_a_room_imports_only_from_floors_below(source):
     room = room_of(source)
-    assert room in ROOMS, "a new room: give it a place in ROOMS and in CONTRIBUTING.md"
-    back = {other for other in imported_rooms(source) - {room} if ROOMS.index(other) > ROOMS.index(room)}
-    assert not back, f"{room} must not import {back}"
+    assert room in FLOORS, "a new room: give it a place in the picture in CONTRIBUTING.md"
+    above = {other for other in imported_rooms(source) - {room} if FLOORS[other] >= FLOORS[room]}
+    assert not above, (
+        f"{room} must not import {above}: they are not below it in the picture in CONTRIBUTING.md"
+    )
+
+
+def test_the_picture_shows_the_rooms_that_there_are():
+    assert set(FLOORS) == {room_of(source) for source in SOURCES}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -103,7 +103,7 @@ def test_what_did_not_run_is_said_by_reason(suite, workers):
     assert "     3  no Chromium was found: install it\n        in test_one.py\n" in said
     assert "     1  doctests whose output differs from run to run" in said
     assert "2 tests were left to another command" in said
-    assert "     1  pages in the dark and on a phone: make test-all\n" in said
+    assert "     1  pages loaded in the dark and on a phone, and their contrast: make test-all\n" in said
     assert "     1  chapters and pages: make test\n" in said
 
 

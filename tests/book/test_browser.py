@@ -1,7 +1,7 @@
 """Every page in a real browser: light, dark and on a phone 360 px wide.
 
 `make test` loads each page once, in the light, with axe-core, and changes its look in place to see what may stick out
-or lie on the wrong ground. `make test-all` also loads it in the dark and on a phone.
+or lie on the wrong ground. `make test-all` also loads it in the dark and on a phone, and measures each page's contrast.
 """
 
 import pages as page_tools
@@ -25,15 +25,19 @@ LOOKS = [  # how the page is loaded, and the looks that it is then given in plac
 NAMES = [*toc_pages(), "genindex", "search"]
 
 
+# Contrast takes most of axe-core's time, so `make test` measures it on three pages, which have all kinds of elements.
+CONTRAST_ALWAYS = ("index", "04_a_first_capsnet", "reference-layers")
 # No details of what is right, and no stylesheets fetched again: only axe's experimental rules read those.
 AXE = {"resultTypes": ["violations"], "preload": False}
+NAMES_AND_ROLES = {**AXE, "rules": {"color-contrast": {"enabled": False}}}
+CONTRAST = {**AXE, "runOnly": ["color-contrast"]}
 
 
-def findings(page) -> list[str]:
+def findings(page, options) -> list[str]:
     """What axe-core finds that keeps somebody out."""
     return [
         f"{found['id']} ({found['impact']}): {found['help']}: {[node['html'][:200] for node in found['nodes'][:3]]}"
-        for found in Axe().run(page, options=AXE).response["violations"]
+        for found in Axe().run(page, options=options).response["violations"]
         if found["impact"] in ("serious", "critical")
     ]
 
@@ -62,12 +66,24 @@ def test_page_in_browser(name, look, then, pages, tab):
     everything_fits(page, look)
     assert page.evaluate(page_tools.PAINTS)["layout-shift"] < SHIFT
     if look in ("light", "dark"):  # a narrow page has the same colours and names
-        assert not findings(page)
+        assert not findings(page, NAMES_AND_ROLES)
     for other in then:
         tab.look(other)
         everything_fits(page, other)
     assert not tab.errors
     assert not tab.outside, "the page asked for something outside the book"
+
+
+def in_which_run(name, look):
+    usual = look == "light" and name in CONTRAST_ALWAYS
+    return pytest.param(name, look, marks=() if usual else pytest.mark.all_looks)
+
+
+@pytest.mark.parametrize(
+    ("name", "look"), [in_which_run(n, look) for n in NAMES for look in ("light", "dark")]
+)
+def test_text_stands_out_from_its_ground(name, look, pages, tab):
+    assert not findings(tab.open((pages / f"{name}.html").as_uri(), look), CONTRAST)
 
 
 SIGNS = """() => [...document.querySelectorAll("body *")].flatMap((place) => ["::before", "::after"].map((part) => {
@@ -93,8 +109,14 @@ def test_icons_are_in_the_fonts_that_the_page_loads(name, pages, tab):
 def test_axe_would_find_something(chromium):
     context = chromium.new_context()
     page = context.new_page()
-    page.set_content("<html lang='en'><title>x</title><main><p style='color:#ccc'>faint</p></main>")
-    assert any("color-contrast" in found for found in findings(page))
+    page.set_content(
+        "<html lang='en'><title>x</title><main><p style='color:#ccc'>faint</p><button></button></main>"
+    )
+    assert any("color-contrast" in found for found in findings(page, CONTRAST))
+    names = findings(page, NAMES_AND_ROLES)
+    assert any("button-name" in found for found in names) and not any(
+        "color-contrast" in found for found in names
+    )
     context.close()
 
 
