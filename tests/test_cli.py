@@ -265,9 +265,9 @@ def test_complete_sizes_are_those_of_the_constructor(network):
     }
     assert repr(plain) == repr(full)
     own = set(inspect.signature(NETWORKS[network]).parameters)
-    assert own - {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"} <= set(
-        options.complete_sizes(network, {})
-    )
+    own -= {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"}
+    handed_on = {"capsule_dim", "class_dim", "iterations", "routing", "backend", "weight_std"}
+    assert own | handed_on <= set(options.complete_sizes(network, {}))
 
 
 def test_a_linear_head_is_given_none_of_a_capsule_heads_sizes(monkeypatch, capsys, tmp_path):

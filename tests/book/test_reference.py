@@ -31,7 +31,7 @@ NO_CHAPTER = {
 }
 NOT_LISTED = {
     *(f"capsnb.cli.{name}" for name in ("options", "training", "measuring", "reproducing")),
-    *("capsnb.__main__", "capsnb.kernels.triton_backend"),
+    *("capsnb._version", "capsnb.__main__", "capsnb.kernels.triton_backend"),
 }
 
 
