@@ -234,6 +234,14 @@ def test_train_has_an_option_for_every_field_and_every_size():
     assert all(described[name] for name in wanted), "an option without a word of help"
 
 
+def test_help_says_what_a_size_is_where_networks_differ():
+    found = {option.name: option.annotation.__metadata__[0].help for option in options.network_options()}
+    deep, convolutional = (options.descriptions(NETWORKS[name]) for name in ("capsnet", "resnetcapsnet"))
+    assert found["iterations"] == f"{deep['iterations'].rstrip('.')}; default 3"
+    blocks = f"{deep['blocks'].rstrip('.')}; default 0 (capsnet), 1 (rescapsnet, mocapsnet)"
+    assert found["blocks"] == f"{blocks}; or {convolutional['blocks'].rstrip('.')}; default 3 (resnetcapsnet)"
+
+
 def test_a_new_field_is_a_new_option():
     @dataclass(frozen=True)
     class Longer(TrainConfig):
@@ -265,9 +273,9 @@ def test_complete_sizes_are_those_of_the_constructor(network):
     }
     assert repr(plain) == repr(full)
     own = set(inspect.signature(NETWORKS[network]).parameters)
-    assert own - {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"} <= set(
-        options.complete_sizes(network, {})
-    )
+    own -= {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"}
+    handed_on = {"capsule_dim", "class_dim", "iterations", "routing", "backend", "weight_std"}
+    assert own | handed_on <= set(options.complete_sizes(network, {}))
 
 
 def test_a_linear_head_is_given_none_of_a_capsule_heads_sizes(monkeypatch, capsys, tmp_path):

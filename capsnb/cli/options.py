@@ -133,10 +133,27 @@ def network_options() -> list[inspect.Parameter]:
         for name, size in sizes_of(network).items():
             by_name.setdefault(name, {})[network] = size
     return [
-        option(name, first.hint | None, None, f"{first.help.rstrip('.')}; default {_defaults(sizes)}")
+        option(name, next(iter(sizes.values())).hint | None, None, _describe(sizes))
         for name, sizes in by_name.items()
-        for first in [next(iter(sizes.values()))]
     ]
+
+
+def _describe(sizes: dict[str, Size]) -> str:
+    """What a size is, once for networks of which it is the same, and the defaults."""
+    by_help: dict[str, dict[str, list[str]]] = {}
+    for network, size in sizes.items():
+        shared = (
+            size.owner is CapsuleHead and by_help
+        )  # a head's sizes are those of the other networks' layers
+        defaults = by_help.setdefault(next(iter(by_help)) if shared else size.help.rstrip("."), {})
+        default = "chosen by the layers" if size.default is None else str(size.default)
+        defaults.setdefault(default, []).append(network)
+    texts = []
+    for help, defaults in by_help.items():
+        listed = [f"{default} ({', '.join(networks)})" for default, networks in defaults.items()]
+        same = list(defaults.values()) == [list(NETWORKS)]
+        texts.append(f"{help}; default {next(iter(defaults)) if same else ', '.join(listed)}")
+    return "; or ".join(texts)
 
 
 def complete_sizes(network: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -162,17 +179,6 @@ def complete_sizes(network: str, options: dict[str, Any]) -> dict[str, Any]:
     )  # such a head takes none of a capsule head's arguments
     defaults = {n: size.default for n, size in own.items() if not (linear and size.owner is CapsuleHead)}
     return defaults | given
-
-
-def _defaults(sizes: dict[str, Size]) -> str:
-    networks: dict[str, list[str]] = {}
-    for network, size in sizes.items():
-        networks.setdefault("chosen by the layers" if size.default is None else str(size.default), []).append(
-            network
-        )
-    if list(networks.values()) == [list(NETWORKS)]:
-        return next(iter(networks))
-    return ", ".join(f"{default} ({', '.join(names)})" for default, names in networks.items())
 
 
 def _kinds(hint: Any) -> tuple[list[Any], bool]:
