@@ -273,7 +273,7 @@ def test_complete_sizes_are_those_of_the_constructor(network):
     }
     assert repr(plain) == repr(full)
     own = set(inspect.signature(NETWORKS[network]).parameters)
-    own -= {"image_shape", "classes", "decoder", "widths", "sizes", "capsules"}
+    own -= {"image_shape", "classes", "decoder", "widths", "sizes", "head_options"}
     handed_on = {"capsule_dim", "class_dim", "iterations", "routing", "backend", "weight_std"}
     assert own | handed_on <= set(options.complete_sizes(network, {}))
 

@@ -16,7 +16,7 @@ import typer
 
 from capsnb.backbones import CapsuleHead
 from capsnb.data import DATASETS
-from capsnb.models import NETWORKS
+from capsnb.models import NETWORKS, constructors
 
 DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
 Root = Annotated[
@@ -107,18 +107,13 @@ class Size(NamedTuple):
 def sizes_of(network: str) -> dict[str, Size]:
     """What a network's constructor takes besides the data's shape, if it is a number, a word or a switch.
 
-    Arguments that it hands on, `**sizes` to its base class and `**capsules` to its head, are included.
+    Arguments that it passes on, to `CapsNet` or to its capsule head, are included.
 
     >>> sizes_of("mocapsnet")["blocks"].default, sizes_of("resnetcapsnet")["blocks"].default
     (1, 3)
     """
-    owners: list[type] = [NETWORKS[network]]
-    while "sizes" in inspect.signature(owners[-1]).parameters:
-        owners.append(owners[-1].__base__)  # type: ignore[arg-type]
-    if "capsules" in inspect.signature(owners[-1]).parameters:
-        owners.append(CapsuleHead)
     sizes: dict[str, Size] = {}
-    for owner in owners:
+    for owner in constructors(NETWORKS[network]):
         hints, helps = get_type_hints(owner.__init__), descriptions(owner)  # type: ignore[misc]
         for name, parameter in inspect.signature(owner).parameters.items():
             if name in hints and name not in _NOT_OPTIONS and _is_simple(hints[name]):

@@ -25,6 +25,7 @@ __all__ = [
     "ResNetCapsNet",
     "TwoConvCapsNet",
     "build",
+    "constructors",
 ]
 
 NETWORKS: dict[str, type[CapsNet | BackboneNet]] = {
@@ -60,9 +61,19 @@ def build(name: str, **sizes: Any) -> CapsNet | BackboneNet:
     return network(**sizes)
 
 
-def _argument_names(network: type[CapsNet | BackboneNet]) -> list[str]:
-    """The arguments of a network's constructor, with those that it passes on to `CapsNet` or `CapsuleHead`."""
+def constructors(network: type[CapsNet | BackboneNet]) -> list[type]:
+    """The classes whose arguments a network's constructor takes: its own, and the one to which it passes others on.
+
+    >>> [owner.__name__ for owner in constructors(MoCapsNet)]
+    ['MoCapsNet', 'CapsNet']
+    """
     passed_on_to = CapsNet if issubclass(network, CapsNet) else CapsuleHead
-    parameters = {**signature(network).parameters, **signature(passed_on_to).parameters}
+    return list(dict.fromkeys([network, passed_on_to]))
+
+
+def _argument_names(network: type[CapsNet | BackboneNet]) -> list[str]:
+    parameters = {
+        name: p for owner in constructors(network) for name, p in signature(owner).parameters.items()
+    }
     keywords = (name for name, p in parameters.items() if p.kind is not Parameter.VAR_KEYWORD)
-    return [name for name in keywords if name != "in_shape"]  # a network computes its head's in_shape
+    return [name for name in keywords if name != "in_shape"]  # the network computes it

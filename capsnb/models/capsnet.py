@@ -164,7 +164,7 @@ class ResCapsNet(CapsNet):
     Args:
         image_shape: (C, H, W) of the images.
         classes: J of the last layer.
-        blocks: n; there are 2n hidden capsule layers.
+        blocks: pairs of hidden capsule layers.
         sizes: all other arguments of `CapsNet`.
 
     Raises:
@@ -202,7 +202,7 @@ class MoCapsNet(CapsNet):
     Args:
         image_shape: (C, H, W) of the images.
         classes: J of the last layer.
-        blocks: n; there are 2n hidden capsule layers.
+        blocks: pairs of hidden capsule layers.
         gamma: factor of the velocity in each layer, in (0, 1].
         sizes: all other arguments of `CapsNet`.
 
