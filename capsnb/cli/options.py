@@ -136,10 +136,9 @@ def network_options() -> list[inspect.Parameter]:
 def _describe(sizes: dict[str, Size]) -> str:
     """What a size is, once for networks of which it is the same, and the defaults."""
     by_help: dict[str, dict[str, list[str]]] = {}
+    first = next(iter(sizes.values())).owner
     for network, size in sizes.items():
-        shared = (
-            size.owner is CapsuleHead and by_help
-        )  # a head's sizes are those of the other networks' layers
+        shared = by_help and (issubclass(size.owner, (first, CapsuleHead)) or size.help.startswith("as in "))
         defaults = by_help.setdefault(next(iter(by_help)) if shared else size.help.rstrip("."), {})
         default = "chosen by the layers" if size.default is None else str(size.default)
         defaults.setdefault(default, []).append(network)
