@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import lines
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -196,6 +197,16 @@ def tracked() -> list[Path]:
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_readme_counts_the_lines_that_there_are():
+    rooms = lines.count()
+    counted = [sum(rooms[room] for room in lines.CORE), sum(rooms.values())]
+    stated = re.search(
+        r"([\d,]+) lines of code, of ([\d,]+) in all", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    assert stated is not None
+    assert [int(number.replace(",", "")) for number in stated.groups()] == [round(n, -2) for n in counted]
 
 
 def test_no_file_is_large():
