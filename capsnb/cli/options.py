@@ -138,7 +138,7 @@ def _describe(sizes: dict[str, Size]) -> str:
     by_help: dict[str, dict[str, list[str]]] = {}
     first = next(iter(sizes.values())).owner
     for network, size in sizes.items():
-        shared = by_help and (issubclass(size.owner, (first, CapsuleHead)) or size.help.startswith("as in "))
+        shared = by_help and issubclass(size.owner, (first, CapsuleHead))
         defaults = by_help.setdefault(next(iter(by_help)) if shared else size.help.rstrip("."), {})
         default = "chosen by the layers" if size.default is None else str(size.default)
         defaults.setdefault(default, []).append(network)

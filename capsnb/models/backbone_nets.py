@@ -120,7 +120,7 @@ class ResNetCapsNet(BackboneNet):
         classes: J.
         channels: C' of the feature map.
         blocks: number of residual blocks of the backbone.
-        head: as in `AlexCapsNet`.
+        head: "capsules"; or "sigmoid" or "softmax" for a linear baseline, see `backbones.make_head`.
         capsule_types: primary capsules at each location.
         decoder: as in `AlexCapsNet`.
         head_options: as in `AlexCapsNet`.
