@@ -131,13 +131,13 @@ def pytest_terminal_summary(terminalreporter, config):
         counts[reason] += 1
         files[reason].add(os.path.relpath(report.nodeid.split("::")[0] or path))
     if counts:
-        terminalreporter.section(f"{counts.total()} tests were skipped: how many, why, where")
+        terminalreporter.section(f"Tests that were skipped: {counts.total()}")
         for reason, count in counts.most_common():
             where = sorted(files[reason])
             more = f" and {len(where) - 3} more" if len(where) > 3 else ""
             terminalreporter.line(f"{count:6}  {reason}")
             terminalreporter.line(f"        in {', '.join(where[:3])}{more}")
     if left_out := config.stash[LEFT_OUT]:
-        terminalreporter.section(f"{left_out.total()} tests were left to another command")
+        terminalreporter.section(f"Tests that another command runs: {left_out.total()}")
         for marker, count in left_out.most_common():
             terminalreporter.line(f"{count:6}  {NOT_CHOSEN[marker]}")
