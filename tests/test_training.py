@@ -33,6 +33,9 @@ from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, load_weights, loo
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,)}
 CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=3e-3, seed=5)
 
+NO_RANGER = "Ranger21 is not installed: pip install pytorch_optimizer"
+NO_COMPILER = "torch.compile found no C++ compiler: install one, or name it in CXX"
+
 
 def digits() -> ImageData:
     return load_data("mnist5k").subset(train=160, test=50).with_preprocess(rotate=5.0)
@@ -148,9 +151,7 @@ class Stopped(Exception):
 def test_every_optimizer_learns_and_goes_on_where_it_stopped(optimizer, data, tmp_path):
     """What an optimizer knows beside its tensors, such as Ranger21's count of steps, must come back as well."""
     if optimizer == "ranger21":
-        pytest.importorskip(
-            "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
-        )
+        pytest.importorskip("pytorch_optimizer", reason=NO_RANGER)
     config = dataclasses.replace(CONFIG, epochs=4, optimizer=optimizer)
     steps = 0
 
@@ -175,9 +176,7 @@ def test_every_optimizer_learns_and_goes_on_where_it_stopped(optimizer, data, tm
 
 def test_ranger21_is_that_of_the_package():
     """Its own schedule is off: the learning rate of a step is the one that TrainConfig gives."""
-    reference = pytest.importorskip(
-        "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
-    ).Ranger21
+    reference = pytest.importorskip("pytorch_optimizer", reason=NO_RANGER).Ranger21
     ours, theirs = (torch.nn.Linear(4, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     optimizers = (
@@ -345,9 +344,7 @@ def test_bf16_runs_and_leaves_float32_weights_and_a_plain_forward(data):
     assert history["loss"][0] != full["loss"][0]
 
 
-@pytest.mark.skipif(
-    shutil.which("c++") is None, reason="torch.compile found no C++ compiler: install one, or name it in CXX"
-)
+@pytest.mark.skipif(shutil.which("c++") is None, reason=NO_COMPILER)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_run_finds_the_same_numbers(data):
     data = data.subset(train=64, test=10)
@@ -436,9 +433,7 @@ def scale_on_the_cpu(monkeypatch) -> torch.amp.GradScaler:
 @pytest.mark.parametrize("optimizer", ["adam", "ranger21"])  # fused, and one that the scaler does not call
 def test_a_step_that_the_scaler_leaves_out_is_counted_and_shown(optimizer, data, monkeypatch, capsys):
     if optimizer == "ranger21":
-        pytest.importorskip(
-            "pytorch_optimizer", reason="Ranger21 is not installed: pip install pytorch_optimizer"
-        )
+        pytest.importorskip("pytorch_optimizer", reason=NO_RANGER)
     scaler = scale_on_the_cpu(monkeypatch)
     model = tiny()
     sizes = {"epochs": 2, "batch_size": 4, "accumulate": 2, "reconstruction_weight": 1.0}
