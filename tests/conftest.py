@@ -3,7 +3,6 @@
 import gc
 
 import pytest
-import torch
 from hypothesis import settings
 
 # A property is true or false; how long an example takes on a busy machine says nothing about it.
@@ -24,4 +23,6 @@ def freeze_what_is_loaded():
 @pytest.fixture
 def fresh_compiler():
     """Let `torch.compile` forget: it gives up on a function that tests before this one had compiled eight times."""
+    import torch  # not above: `pytest_configure` of ../conftest.py sets what PyTorch reads when it is imported
+
     torch.compiler.reset()

@@ -89,6 +89,16 @@ def test_a_gpu_is_hidden_from_all_tests_but_those_that_are_marked(suite, workers
     assert "1  tests on a GPU run by themselves" in said
 
 
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ, reason="one process may use all cores: nothing is missing"
+)
+def test_a_worker_uses_one_thread():
+    """Whoever imports PyTorch before `pytest_configure` runs gives each worker all cores."""
+    import torch
+
+    assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
+
+
 def test_marked_tests_run_on_a_gpu_by_themselves(suite):
     said = suite(POLICY, "-m", "gpu")
     assert "1 passed, 3 deselected" in said, said
