@@ -277,9 +277,9 @@ def test_pytorch_s_own_check_of_the_operators(backend):
         torch.library.opcheck(torch.ops.capsnb.routing_gradients_from_inputs.default, (u, W, dv, 3, backend))
 
 
-@pytest.mark.usefixtures("fresh_compiler")
 @backend
 @pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_equals_eager_in_one_graph(backend, recompute):
     layer = RoutingCapsules(7, 4, 3, 2, backend=backend, recompute=recompute).double()
     u, _, dv = problem()
