@@ -41,10 +41,11 @@ def test_alex_stage_by_stage():
     assert sides == [(11, 11), (5, 5), (3, 3), (3, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("backbone", [AlexBackbone(), ResNetBackbone()], ids=["alex", "resnet"])
+@pytest.mark.parametrize("backbone", [AlexBackbone, ResNetBackbone])
 def test_features_are_of_order_one_before_anything_is_learned(backbone):
     """Small features would be squared away by the squash, and capsules would begin silent (chapter 2)."""
-    features = backbone(torch.randn(8, 1, 28, 28))  # as standardised images
+    torch.manual_seed(0)
+    features = backbone()(torch.randn(8, 1, 28, 28))  # as standardised images
     assert 0.05 < features.square().mean() < 5  # the padding of small maps takes some
 
 
