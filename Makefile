@@ -28,7 +28,7 @@ CHAPTERS = $(BIN)/python tools/chapters.py
 # that PYTEST_ARGS choose none of them (status 5) is no failure.
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 GPU = import sys, torch; sys.exit(not torch.cuda.is_available())
-PYTEST_GPU = if $(BIN)/python -c '$(GPU)'; then $(BIN)/python -m pytest -m gpu $(PYTEST_ARGS) || [ $$? -eq 5 ]; fi
+PYTEST_GPU = if $(BIN)/python -c '$(GPU)'; then $(BIN)/python -m pytest $(PYTEST_ARGS) -m gpu || [ $$? -eq 5 ]; fi
 
 # Packages are installed without bytecode, and Python writes what it imports at the first import (half of the set-up's
 # work otherwise, for modules that nobody imports). A shell that forbids this would compile them in every process.
@@ -40,7 +40,6 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-.PHONY: help setup lock book bundle test test-quick test-all lab chapter chapters measure lint format clean distclean
 
 setup: $(READY) ## make the virtual environment with the versions of requirements.lock; LATEST=1: the newest
 

@@ -1,8 +1,7 @@
 """Run layers in a forward pass, and run them again in the backward pass exactly as they ran before.
 
-`reversible` holds the algorithms. This is the machinery that they need: autocast as it was, the random numbers that a
-layer drew, tensors guarded by `save_for_backward`, layers that change their buffers refused. Taught in chapter 11,
-*Backpropagation without memory*.
+`reversible` holds the algorithms. This is the machinery that they need: autocast is restored, random numbers are drawn
+again, and a layer that changes its buffers is an error. Taught in chapter 11, *Backpropagation without memory*.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ TIE_BREAK = 1 + 2**-26  # a relative change far below float32's resolution
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of a layer's input: that of x, under autocast at least float32."""
+    """The dtype in which layers get x: its own, but under autocast float32 in place of half precision."""
     autocast = torch.is_autocast_enabled(x.device.type)
     return torch.promote_types(x.dtype, torch.float32) if autocast else x.dtype
 
 
 def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round x so that the result is the same when x is recomputed with another last bit.
+    """Round x so that the result is the same when the recomputed x differs in its last bit.
 
     Halfway between two float32 numbers one bit of a float64 number decides. Sums of float32 numbers often lie there, so
     they are moved off first.
@@ -82,7 +81,7 @@ class Recorder:
         return len(self.layers)
 
     def record(self, number: int) -> Callable[[Tensor], Tensor]:
-        """A layer as a function of x that notes the random states it starts from and refuses changed buffers."""
+        """A layer as a function of x that saves the RNG state it starts from, and raises if a buffer changed."""
 
         def run(x: Tensor) -> Tensor:
             layer, states = self.layers[number], _rng_states(x)

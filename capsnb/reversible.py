@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
 
-MAX_LOST_DIGITS = 6  # of float64's 16; the ten that remain tell float32 numbers apart, with three to spare
+MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
 # PyTorch 2.6 cannot tell export from compilation.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
@@ -55,7 +55,13 @@ def momentum_inverse(
 
 
 class _Reversible(torch.autograd.Function):
-    """Algorithms 1 and 2 for autograd. Every tensor of the layers is an input, so that its gradient is returned."""
+    r"""Algorithms 1 and 2 for autograd. Every tensor of the layers is an input, so that its gradient is returned.
+
+    With :math:`J_n` the Jacobian of :math:`f(x_n, \theta_n)`, the gradients run backwards through the same recurrence:
+
+    .. math:: df_n = \gamma\, df_{n+1} + (1 - \gamma)\, dx_{n+1}, \qquad dx_n = dx_{n+1} + J_n^T df_n
+       \qquad \text{(chapter 11)}
+    """
 
     @staticmethod
     def forward(ctx: Any, layers: Recorder, gamma: float, x: Tensor, *tensors: Tensor) -> Tensor:
@@ -68,7 +74,8 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
-        (x, velocity, *tensors), layers, gamma = ctx.saved_tensors, ctx.layers, ctx.gamma
+        x, velocity, *tensors = ctx.saved_tensors
+        layers, gamma = ctx.layers, ctx.gamma
         last = x if torch.is_grad_enabled() else None
         ctx.maybe_clear_saved_tensors()  # without retain_graph, x and velocity are freed as the loop replaces them
         needs_x, *needs = ctx.needs_input_grad[2:]
@@ -81,7 +88,7 @@ class _Reversible(torch.autograd.Function):
             for n in reversed(range(len(layers))):
                 layer = layers.recompute(n, leaves, needs_x=n > 0 or needs_x)
                 x, velocity = momentum_inverse(x, velocity, layer, gamma)
-                df = torch.add(gamma * df, dx, alpha=1 - gamma)  # v_{n+1} is a term of v_{n+2} and of x_{n+1}
+                df = torch.add(gamma * df, dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
                     dx = dx + through_layer
         returned = dx.double() if needs_x else None, *gradients

@@ -1,8 +1,9 @@
 """What a backend of routing by agreement does: one forward pass and one backward pass, without stored votes.
 
-A backend is a subclass of `RoutingBackend` with `forward` and `backward`, and a name in `capsnb.kernels.dispatch`. One
-that works through the input capsules tile by tile needs less: `TiledBackend` has the iterations, and asks for one pass
-over the tiles in each direction. Taught in chapter 5, *Routing without votes*.
+A backend is a subclass of `RoutingBackend` with `forward` and `backward`, and a name in `capsnb.kernels.dispatch`
+("eager" is the definition itself, and "auto" a choice). One that works through the input capsules tile by tile needs
+less: `TiledBackend` has the iterations, and asks for one pass over the tiles in each direction. Taught in chapter 5,
+*Routing without votes*.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Saved(NamedTuple):
 
     Attributes:
         s: the last weighted sums, `[B, J, E]`.
-        V: the sums of all outputs but the last, `[B, J, E]`; they determine the last couplings.
-        couplings: the last couplings, if they were asked for and the backend can keep them. All three tensors are then
-            in the backend's own layout.
+        V: the sums of the outputs of all iterations but the last, `[B, J, E]`; they determine the last couplings.
+        couplings: the last couplings, if they were asked for and the backend can keep them. Then all three tensors may
+            have any layout, since only this backend reads them.
     """
 
     s: Tensor
@@ -69,7 +70,7 @@ class TiledBackend(RoutingBackend):
 
     @abstractmethod
     def weighted_sum(self, V: Tensor, *, keep_couplings: bool) -> tuple[Tensor, Tensor | None]:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c that V gives, `[B, J, E]` both; and c, if kept."""
+        """s_j = sum over i of c_ij W_ij u_i, with the couplings c of V; s and V are `[B, J, E]`. Also c, if kept."""
 
     @abstractmethod
     def weighted_sum_gradients(

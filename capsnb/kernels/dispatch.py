@@ -1,11 +1,12 @@
 r"""Routing by agreement without stored votes: which backend computes it, and its operators for PyTorch.
 
 With :math:`b_{ij} = \hat u_{j|i} \cdot V_j`, where :math:`V_j` is the sum of the earlier :math:`v_j`, an iteration
-needs nothing from the one before it but V. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be
+needs only V from the previous one. So the votes :math:`\hat u_{j|i} = W_{ij} u_i`, `[B, I, J, E]`, can be
 computed a few input capsules at a time, used, and dropped, in the forward pass and in the backward pass.
 
 `route` is the one entry. A backend computes (see `capsnb.kernels.backend`); autograd, autocast, `torch.compile` and the
-FLOP counter are served here, once for all backends. Taught in chapter 5, *Routing without votes*.
+FLOP counter are served here, once for all backends. The softmax over the output capsules is in `_couplings` of each
+backend, and in `routing.routing_by_agreement` for "eager". Taught in chapter 5, *Routing without votes*.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def route(
         detach: let gradients flow through the last iteration only; False lets them flow through all, with "eager".
         save: what is saved for the backward pass beside u and W. "sums": two sums, `[B, J, E]` each. "inputs":
             nothing; the backward pass computes all iterations again. "couplings": the sums and the last couplings,
-            `[B, I, J]`, which the backward pass then need not compute again (under `torch.compile` the sums alone).
-            "eager" saves the votes.
+            `[B, I, J]`, which the backward pass then need not compute again (under `torch.compile` the sums alone; the
+            FLOP counter does not see this form). "eager" saves the votes.
 
     Returns:
         Output capsules, `[B, J, E]`, in the wider dtype of u and W.
@@ -87,7 +88,7 @@ def route(
                 return squash(uniform_sum(u, weight)).to(output_dtype)
             votes = torch.einsum("ijed,bid->bije", weight, u)
             return routing_by_agreement(votes, iterations, detach=detach).to(output_dtype)
-    # The operator below has a fake kernel; the function has none, and keeps couplings in a layout that no graph knows.
+    # The operator below has a fake kernel. The function has none: the layout of its couplings depends on the backend.
     if save == "couplings" and u.numel() and not (torch.compiler.is_compiling() or is_fake(u)):
         return _RouteKeepingCouplings.apply(u, weight, iterations, backend).to(output_dtype)
     return _route(u, weight, iterations, backend, save)[0].to(output_dtype)
@@ -109,16 +110,25 @@ def _is_small(u: Tensor, weight: Tensor) -> bool:
 
 
 def choose_backend(u: Tensor, weight: Tensor, backend: str) -> RoutingBackend:
-    """The backend of this name, ready to route these capsules; "auto" is the best that this device has."""
-    if backend == "triton":
-        from capsnb.kernels.triton_backend import Triton
+    """The backend of this name for these capsules; "auto" is "native" where that is available, else "fused".
 
+    Raises:
+        RuntimeError: the backend is not available here.
+    """
+    if backend == "triton":
+        try:
+            from capsnb.kernels.triton_backend import Triton
+        except ModuleNotFoundError as error:
+            raise RuntimeError("backend='triton' needs Triton, which is not installed; use 'auto'") from error
         return Triton(u, weight)
+    if backend == "fused":
+        return Fused(u, weight)
     reason = native.unavailable(u.device, weight.shape, u.dtype)
-    if backend in ("auto", "native") and reason is None:
+    if reason is None:
         return native.Native(u, weight)
     if backend == "native":
         raise RuntimeError(reason)
+    assert backend == "auto", f"backend {backend!r} is in `BACKENDS`, but not here"
     return Fused(u, weight)
 
 

@@ -59,8 +59,8 @@ def fit(
         config: see `TrainConfig`; None for its defaults.
         run_dir: folder of the checkpoint; None keeps nothing on disk.
         progress: show a progress bar.
-        budget: seconds; an epoch that would exceed it, judged by the longest one so far, is not begun. With `run_dir`
-            the next call resumes.
+        budget: seconds; no epoch starts that would exceed it if it took as long as the longest one so far. With
+            `run_dir` the next call resumes.
 
     Returns:
         The history, one record per epoch.
@@ -111,7 +111,7 @@ class _Step(NamedTuple):
     Attributes:
         terms: `[batches, 2]`, margin and reconstruction of each batch; their sum over the ranks is the batch's mean.
         correct: how many images of this rank were classified right.
-        skipped: whether the loss scaling left the step out.
+        skipped: whether the loss scaling skipped the step.
     """
 
     terms: Tensor
@@ -214,7 +214,7 @@ class _Trainer:
         """Forward and backward pass of this rank's rows of a batch; `weight` is the batch's share of the step."""
         shard = distributed.shard(len(batch))
         size = shard.stop - shard.start
-        if size == 0:  # all ranks take part in all steps: compute an image that another rank counts
+        if size == 0:  # all ranks take part in all steps: compute an image with weight 0
             shard = slice(0, 1)
         labels = self.data.train.labels[batch[shard]]
         images, targets = self.data.preprocess.train(self.data.train.images[batch], generator, shard)
