@@ -35,6 +35,15 @@ def momentum_step(
 
     .. math:: v_{n+1} = \gamma v_n + (1 - \gamma) f(x_n, \theta_n), \qquad x_{n+1} = x_n + v_{n+1}
        \qquad \text{(Gugglberger et al. 2022, eqs. 3 and 4)}
+
+    Args:
+        x: capsules before the layer, `[B, J, E]`.
+        velocity: before the layer, `[B, J, E]`.
+        f: the layer.
+        gamma: share of the velocity that the layer keeps, in (0, 1].
+
+    Returns:
+        Capsules and velocity after the layer.
     """
     velocity = torch.add(gamma * velocity, f(x), alpha=1 - gamma)
     x = x + velocity
@@ -48,6 +57,15 @@ def momentum_inverse(
 
     .. math:: x_n = x_{n+1} - v_{n+1}, \qquad v_n = \frac{1}{\gamma} \big(v_{n+1} - (1 - \gamma) f(x_n, \theta_n)\big)
        \qquad \text{(eqs. 5 and 6)}
+
+    Args:
+        x: capsules after the layer, `[B, J, E]`.
+        velocity: after the layer, `[B, J, E]`.
+        f: the same layer.
+        gamma: as in `momentum_step`.
+
+    Returns:
+        Capsules and velocity before the layer.
     """
     x = x - velocity
     velocity = torch.sub(velocity, f(x), alpha=1 - gamma) / gamma

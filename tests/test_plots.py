@@ -246,7 +246,7 @@ def test_confusion_matrix_writes_every_count_and_the_commonest_mistake() -> None
             assert contrast(tuple(seen), to_rgb(ink)) >= 4.5
     assert picture[0, 0, 3] < picture[2, 2, 3] and picture[0, 1, 3] < picture[1, 2, 3]  # deeper: more
     tied = plots.confusion_matrix(evaluation_of_scores([0, 1], [[0, 1], [1, 0]], ("a", "b")))
-    assert "a taken for b (1×, as are 1 others)" in tied.alt
+    assert "a taken for b (1×, as is 1 other)" in tied.alt
     assert "no mistakes" in plots.confusion_matrix(evaluation_of_scores([0, 1], np.eye(2), ("a", "b"))).alt
 
 

@@ -178,7 +178,7 @@ def _commonest(wrong: np.ndarray, names: Sequence[str]) -> str:
     if not wrong.any():
         return "no mistakes"
     pairs = [f"{names[i]} taken for {names[j]}" for i, j in np.argwhere(wrong == wrong.max())]
-    others = f", as are {len(pairs) - 1} others" if len(pairs) > 1 else ""
+    others = {1: "", 2: ", as is 1 other"}.get(len(pairs), f", as are {len(pairs) - 1} others")
     return f"commonest mistake: {pairs[0]} ({wrong.max()}×{others})"
 
 
