@@ -45,7 +45,7 @@ def momentum_step(
     Returns:
         Capsules and velocity after the layer.
     """
-    velocity = torch.add(gamma * velocity, f(x), alpha=1 - gamma)
+    velocity = (gamma * velocity).add_(f(x), alpha=1 - gamma)
     x = x + velocity
     return x, velocity
 
@@ -68,7 +68,7 @@ def momentum_inverse(
         Capsules and velocity before the layer.
     """
     x = x - velocity
-    velocity = torch.sub(velocity, f(x), alpha=1 - gamma) / gamma
+    velocity = torch.sub(velocity, f(x), alpha=1 - gamma).div_(gamma)
     return x, velocity
 
 
@@ -106,7 +106,7 @@ class _Reversible(torch.autograd.Function):
             for n in reversed(range(len(layers))):
                 layer = layers.recompute(n, leaves, needs_x=n > 0 or needs_x)
                 x, velocity = momentum_inverse(x, velocity, layer, gamma)
-                df = torch.add(gamma * df, dx, alpha=1 - gamma)
+                df.mul_(gamma).add_(dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
                     dx = dx + through_layer
         returned = dx.double() if needs_x else None, *gradients
