@@ -12,7 +12,9 @@ import pytest
 
 from capsnb import checks
 
-CHAPTERS = [import_module(f"test_checks_ch{number:02}") for number in range(1, 18)]
+CHAPTERS = [
+    import_module(f"test_checks_{path.stem}") for path in sorted(Path(checks.__file__).parent.glob("ch*.py"))
+]
 RIGHT, WRONG = (
     [case for chapter in CHAPTERS for case in getattr(chapter, name)] for name in ("RIGHT", "WRONG")
 )

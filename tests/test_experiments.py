@@ -295,3 +295,11 @@ def test_a_row_has_mean_and_spread_of_its_seeds(done):
     a, b = (found.accuracy for found in row.results)
     assert row.mean == pytest.approx((a + b) / 2) and row.spread == pytest.approx(abs(a - b) / math.sqrt(2))
     assert study_rows("tiny", done)[1].spread is None, "one seed has no spread"
+
+
+def test_numbers_of_blocks_that_no_paper_has_come_last(monkeypatch):
+    deep = [
+        Run("deep", f"{blocks} blocks", "CapsNet", {"blocks": blocks}, TrainConfig()) for blocks in (10, 1)
+    ]
+    monkeypatch.setitem(STUDIES, "deep", lambda: iter(deep))
+    assert [run.sizes["blocks"] for run in runs("deep")] == [1, 10]

@@ -79,8 +79,10 @@ def runs(study: str) -> list[Run]:
     Raises:
         ValueError: there is no such study.
     """
+    place = {blocks: k for k, blocks in enumerate(INFORMATIVE)}
     return sorted(
-        _runs_of(study), key=lambda run: (run.config.seed, INFORMATIVE.index(run.sizes.get("blocks", 1)))
+        _runs_of(study),
+        key=lambda run: (run.config.seed, place.get(run.sizes.get("blocks", 1), len(INFORMATIVE))),
     )
 
 

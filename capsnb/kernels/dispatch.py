@@ -5,8 +5,9 @@ needs only V from the previous one. So the votes :math:`\hat u_{j|i} = W_{ij} u_
 computed a few input capsules at a time, used, and dropped, in the forward pass and in the backward pass.
 
 `route` is the one entry. A backend computes (see `capsnb.kernels.backend`); autograd, autocast, `torch.compile` and the
-FLOP counter are served here, once for all backends. The softmax over the output capsules is in `_couplings` of each
-backend, and in `routing.routing_by_agreement` for "eager". Taught in chapter 5, *Routing without votes*.
+FLOP counter are served here, once for all backends. The softmax over the output capsules is in `_couplings` of
+`fused` and `triton_backend`, in `couplings` of routing.cpp, and in `routing.routing_by_agreement` for "eager".
+Taught in chapter 5, *Routing without votes*.
 """
 
 from __future__ import annotations
