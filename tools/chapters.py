@@ -31,12 +31,14 @@ from nbformat import NotebookNode
 
 from capsnb import experiments
 from capsnb.files import write_atomically
+from capsnb.notebook import duration
 from capsnb.profiling import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 RESULTS = ROOT / "results" / "chapters.json"
 CARD = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
+TITLE = re.compile(r"\A# @title [^\n]*\n")  # what Colab shows of a folded cell
 TABLE = re.compile(r"Markdown\((experiments\.\w+\([^()]*\))\)")  # a whole cell
 WORDS_PER_MINUTE = 200
 SECONDS_PER_CODE_CELL = 12
@@ -84,7 +86,7 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
-    """Remove timestamps and editor leftovers; name the plain kernel.
+    """Remove timestamps and editor leftovers; name the plain kernel; fold the cells that the book folds.
 
     Streams that arrived in pieces are joined, so that two runs that printed the same give the same file.
     """
@@ -100,11 +102,22 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.setdefault("id", nbformat.v4.new_raw_cell().id)
         if cell.cell_type == "code":
+            fold(cell, "hide-input" in (tags or []))
             cell.outputs = joined(cell.outputs)
             for output in cell.outputs:
-                if "metadata" in output:
-                    output.metadata = nbformat.from_dict({})
+                if "metadata" in output:  # a figure's has its size, the rest its history
+                    kept = {kind: of for kind, of in output.metadata.items() if kind in output.data}
+                    output.metadata = nbformat.from_dict(kept)
     return notebook
+
+
+def fold(cell: NotebookNode, folded: bool) -> None:
+    """Fold a cell, or unfold it, in every program as in the book: JupyterLab, VS Code and Colab each have a way."""
+    cell.source = TITLE.sub("", cell.source)
+    if folded:
+        what = "Draw the figure" if "plots." in cell.source else "Compute the numbers"
+        cell.source = f"# @title {what} below\n{cell.source}"
+        cell.metadata.update({"cellView": "form", "jupyter": {"source_hidden": True}})
 
 
 def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -124,7 +137,14 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             output.text = "\n".join(
                 line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n")
             )
-    return [output for output in result if output.output_type != "stream" or output.text.strip()]
+    return [output for output in result if not empty(output)]
+
+
+def empty(output: NotebookNode) -> bool:
+    """Whether a progress bar is all that an output was."""
+    if output.output_type == "stream":
+        return not output.text.strip()
+    return output.output_type == "display_data" and output.data == {"text/plain": ""}
 
 
 def reading_minutes(notebook: NotebookNode) -> int:
@@ -150,11 +170,6 @@ def card_line(figures: dict[str, Any]) -> str:
     if gpu:
         return line + f"{duration(gpu['seconds'])} on one {gpu['hardware']['gpu']}"
     return line + "on a T4-class GPU not run yet"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a reader would say it."""
-    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
 
 
 def load_results() -> dict[str, dict[str, Any]]:

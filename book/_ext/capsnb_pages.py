@@ -2,7 +2,7 @@
 
 The directive `chapter-map` lists every chapter with its minutes, as measured in `results/chapters.json`, and what it
 builds on, as its card says; `from-chapter` shows the output of a chapter's cell on another page.
-What a notebook folds becomes the theme's dropdown. The Colab badge comes from the book itself, and scripts for
+The Colab badge comes from the book itself, and scripts for
 widgets, which no page has, are not asked for: pages ask for nothing outside.
 """
 
@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 import yaml
+from capsnb_notebooks import figure
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -22,10 +23,6 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "chapters.json"
-DETAILS = re.compile(
-    r"^<details>\n<summary>([^\n]+)</summary>\n\n(.*?)\n\n</details>$",
-    re.DOTALL | re.MULTILINE,
-)
 # The theme chooses light or dark when the page is whole; until then it has two logos and no borders: all would move.
 LIGHT_OR_DARK = """(({ dataset }) => {
   if (dataset.theme === "auto") dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -49,7 +46,9 @@ def title_and_promise(cells: list[dict]) -> tuple[str, str]:
 def builds_on(cells: list[dict]) -> list[int]:
     """Return the numbers of the chapters that a chapter's card asks for."""
     known = re.search(
-        r"\*\*You should know:\*\*(.*?)\n- \*\*", "".join(cells[1]["source"]), re.DOTALL
+        r"\*\*You should know:\*\*(.*?)\n> - \*\*",
+        "".join(cells[1]["source"]),
+        re.DOTALL,
     )
     numbers = set()
     for said in re.findall(
@@ -116,34 +115,17 @@ class FromChapter(SphinxDirective):
         notebook = ROOT / "book" / f"{name}.ipynb"
         self.env.note_dependency(str(notebook))
         shown = [
-            "".join(output["data"]["text/html"])
+            html
             for cell in cells_of(notebook)
             if tag in cell["metadata"].get("tags", [])
             for output in cell["outputs"]
-            if "text/html" in output.get("data", {})
+            if (html := figure(output.get("data", {})))
         ]
         if not shown:
             raise self.error(
                 f"no cell of {notebook.name} with the tag {tag!r} shows anything"
             )
         return [nodes.raw("", "\n".join(shown), format="html")]
-
-
-def fold_answers(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Make the theme's dropdowns of a notebook's `<details>`, which fold in Jupyter and in Colab as well."""
-    if not str(app.env.doc2path(docname)).endswith(".ipynb"):
-        return
-    notebook = json.loads(source[0])
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            cell["source"] = DETAILS.sub(dropdown, "".join(cell["source"]))
-    source[0] = json.dumps(notebook)
-
-
-def dropdown(details: re.Match) -> str:
-    """Return the directive for a match of `DETAILS`, whose title may hold HTML for code and emphasis."""
-    title = re.sub(r"</?em>", "*", re.sub(r"</?code>", "`", details[1]))
-    return f"::::::{{dropdown}} {title}\n{details[2]}\n::::::"
 
 
 class OwnBadge(SphinxTransform):
@@ -184,6 +166,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_transform(OwnBadge)
     app.add_js_file(None, body=LIGHT_OR_DARK)
     app.connect("config-inited", own_scripts_alone)
-    app.connect("source-read", fold_answers)
     app.connect("html-page-context", mend_citations)
     return {"parallel_read_safe": True}

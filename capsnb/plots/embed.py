@@ -1,4 +1,4 @@
-"""How figures get into a page: as SVG with the page's own ink, as a live figure, and with packed numbers.
+"""How figures get into a notebook, as SVG, PNG and words, and from there into a page, also as live figures.
 
 The first live figure is in chapter 2, *Vectors that squash*; chapters 3, 4, 10 and 17 have one each.
 """
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# A live figure's name and numbers, beside its still picture; notebooks ignore a type that they do not know.
+LIVE = "application/vnd.capsnb.live+json"
+_SHARPNESS = 2  # pixels of a PNG for each that is shown, for screens of high resolution
+_PALETTE = 64  # colours of a PNG: a third of the bytes, and no difference that one sees
+
+
 def use_style() -> None:
-    """Draw in the book's style from now on; in IPython, also show figures as SVG with their text alternative.
+    """Draw in the book's style from now on; in IPython, also show figures in every form that notebooks show.
 
     Outside IPython only matplotlib's `rcParams` change. Calling it again changes nothing.
 
@@ -41,19 +47,111 @@ def use_style() -> None:
     from IPython import get_ipython
 
     if shell := get_ipython():
-        # This formatter comes before all others: no PNG is stored beside the SVG, in any backend.
+        # This formatter comes before all others, in any backend.
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type_by_name("matplotlib.figure", "Figure", _show)
 
 
-def _show(fig: Figure) -> None:
-    """Display once: pyplot's figures are closed, or the notebook would show them again as the cell ends."""
+def _show(fig: Figure, **more: Any) -> None:
+    """Display a figure once, and its description below: programs that open a notebook ignore a PNG's own."""
     from IPython.display import display
 
-    bundle = {"text/html": to_html(fig), "text/plain": getattr(fig, "alt", "") or repr(fig)}
-    display(bundle, raw=True)
-    if "matplotlib.pyplot" in sys.modules:
+    data, metadata = _forms(fig)
+    display({**data, **more}, metadata=metadata, raw=True)
+    if alt := getattr(fig, "alt", ""):
+        display({"text/markdown": caption(alt)}, raw=True)
+    if "matplotlib.pyplot" in sys.modules:  # or the notebook would show it again as the cell ends
         sys.modules["matplotlib.pyplot"].close(fig)
+
+
+def _forms(fig: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a figure by MIME type, and the metadata of these.
+
+    A program shows the best that it allows: an untrusted notebook the PNG, a trusted one the SVG, a terminal the words.
+    """
+    svg, png, alt = to_svg(fig), _png(fig), getattr(fig, "alt", "")
+    data = {"image/svg+xml": svg, "image/png": base64.b64encode(png).decode(), "text/plain": alt or repr(fig)}
+    width, height = (int(part) for part in re.findall(r' (?:width|height)="(\d+)"', svg)[:2])
+    return data, {"image/png": {"width": width, "height": height, "alt": alt}}
+
+
+def _png(fig: Figure) -> bytes:
+    """Return a figure on a white ground, which a dark page shows as well."""
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    with in_style():
+        fig.savefig(drawn, format="png", dpi=96 * _SHARPNESS, facecolor="white")
+    image = Image.open(drawn).convert("RGB")
+    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def caption(alt: str) -> str:
+    r"""Return the Markdown of a figure's caption: its description in italics, no sign of it taken for Markdown.
+
+    Args:
+        alt: the description.
+
+    >>> print(caption("a_b rises from 0 to 1."))
+    *a\_b rises from 0 to 1.*
+    """
+    plain = re.sub(r"([*_`|~$\[\]<>#&\\])", r"\\\1", alt)
+    return f"*{plain}*"
+
+
+def to_svg(fig: Figure) -> str:
+    """Write a figure as an SVG document of its own: dark ink on white, text in the reader's font, a label.
+
+    Args:
+        fig: a matplotlib figure, described with `describe`.
+
+    Returns:
+        A document that needs nothing from outside, the same bytes for the same figure.
+
+    Warns:
+        UserWarning: the figure has no text alternative.
+
+    >>> from capsnb import plots
+    >>> fig, axes = plots.figure()
+    >>> to_svg(plots.describe(fig, "Empty axes."))[:39]
+    '<svg xmlns="http://www.w3.org/2000/svg"'
+    """
+    alt = getattr(fig, "alt", "")
+    if not alt:
+        warnings.warn(
+            "this figure has no text alternative, so nobody who cannot see it learns what it shows: "
+            'call capsnb.plots.describe(fig, "what it shows, with its numbers") before it is shown',
+            stacklevel=2,
+        )
+    buffer, metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with in_style():
+        fig.savefig(buffer, format="svg", metadata=metadata)
+        fig.set_layout_engine("none")  # laying out a second time would move everything by a hair
+    return _small_svg(buffer.getvalue(), alt)
+
+
+def _small_svg(document: str, alt: str) -> str:
+    """Leave of matplotlib's SVG document what draws, so that it can stand among others in a page."""
+    width, height = document.partition('viewBox="0 0 ')[2].partition('"')[0].split()
+    body = document[document.index(">", document.index("<svg")) + 1 : document.rindex("</svg>")]
+    # matplotlib's style sheet has a rule for *: it would apply to the whole page.
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style[^>]*>.*?</style>", "", body, flags=re.S)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
+    body = _own_identifiers(body, alt)
+    body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', lambda found: _short(found[0]), body)
+    body = re.sub(r"\s*\n\s*", "\n", body).replace("base64,\n", "base64,")
+    pixels = [round(float(points) * 96 / 72) for points in (width, height)]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{pixels[0]}" height="{pixels[1]}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alt)}" '
+        f'style="{_ON_WHITE}">{body}</svg>'
+    )
+
+
+_ON_WHITE = "background:#fff;stroke-linejoin:round;stroke-linecap:butt;max-width:100%;height:auto"
 
 
 def to_html(fig: Figure) -> str:
@@ -73,39 +171,28 @@ def to_html(fig: Figure) -> str:
     >>> to_html(plots.describe(fig, "Empty axes."))[:30]
     '<figure class="capsnb-figure" '
     """
-    alt = getattr(fig, "alt", "")
-    if not alt:
-        warnings.warn(
-            "this figure has no text alternative, so nobody who cannot see it learns what it shows: "
-            'call capsnb.plots.describe(fig, "what it shows, with its numbers") before it is shown',
-            stacklevel=2,
-        )
-    buffer, metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with in_style():
-        fig.savefig(buffer, format="svg", metadata=metadata)
-        fig.set_layout_engine("none")  # laying out a second time would move everything by a hair
-    svg = _inline(buffer.getvalue(), alt)
-    return f'<figure class="capsnb-figure" style="margin:0.75rem 0;color:inherit;background:transparent">{svg}</figure>'
+    return in_page(to_svg(fig))
 
 
-def _inline(document: str, alt: str) -> str:
-    """Turn matplotlib's SVG document into an element that can stand among others in a page."""
-    width, height = document.partition('viewBox="0 0 ')[2].partition('"')[0].split()
-    body = document[document.index(">", document.index("<svg")) + 1 : document.rindex("</svg>")]
-    # matplotlib's style sheet has a rule for *: it would apply to the whole page.
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style[^>]*>.*?</style>", "", body, flags=re.S)
-    body = body.replace("xlink:href", "href").replace(INK, "currentColor")
-    body = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", body)
-    body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
-    body = _own_identifiers(body, alt)
-    body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', lambda found: _short(found[0]), body)
-    body = re.sub(r"\s*\n\s*", "\n", body).replace("base64,\n", "base64,")
-    pixels = round(float(width) * 96 / 72)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{html.escape(alt)}" style="width:{pixels}px;max-width:100%;height:auto;color:inherit;'
-        f'background:transparent;stroke-linejoin:round;stroke-linecap:butt">{body}</svg>'
-    )
+def in_page(svg: str, live: Mapping[str, Any] | None = None) -> str:
+    """Return the HTML of a figure that a notebook holds.
+
+    Args:
+        svg: as `to_svg` wrote it.
+        live: a live figure's name and numbers, as its output holds them.
+
+    >>> in_page('<svg style="background:#fff">', {"name": "squash", "given": {}})[:53]
+    '<div class="live" data-live="squash" data-given="{}">'
+    """
+    ground, size = "color:inherit;background:transparent", r' width="(\d+)" height="\d+"'
+    svg = svg.replace(INK, "currentColor").replace("background:#fff", ground, 1)
+    if width := re.search(size, svg):
+        svg = re.sub(size, "", svg, count=1).replace(' style="', f' style="width:{width[1]}px;', 1)
+    page = f'<figure class="capsnb-figure" style="margin:0.75rem 0;{ground}">{svg}</figure>'
+    if live is None:
+        return page
+    given = html.escape(json.dumps(live["given"], separators=(",", ":")))
+    return f'<div class="live" data-live="{live["name"]}" data-given="{given}">{page}</div>'
 
 
 def _own_identifiers(body: str, alt: str) -> str:
@@ -125,7 +212,7 @@ def _short(attribute: str) -> str:
 
 @dataclass(frozen=True)
 class Live:
-    """A live figure: on the book's pages its script replaces the still picture; elsewhere the picture stays.
+    """A live figure: on the book's pages its script replaces the still picture; a notebook shows the picture.
 
     Attributes:
         name: of the figure; its script is `book/_static/live_NAME.js`.
@@ -140,9 +227,8 @@ class Live:
     def __repr__(self) -> str:  # a notebook stores it, so without the numbers
         return getattr(self.still, "alt", "") or repr(self.still)
 
-    def _repr_html_(self) -> str:
-        given = html.escape(json.dumps(self.given, separators=(",", ":")))
-        return f'<div class="live" data-live="{self.name}" data-given="{given}">{to_html(self.still)}</div>'
+    def _ipython_display_(self) -> None:
+        _show(self.still, **{LIVE: {"name": self.name, "given": self.given}})
 
 
 def live(name: str, still: Figure, **given: Any) -> Live:
@@ -158,8 +244,8 @@ def live(name: str, still: Figure, **given: Any) -> Live:
 
     >>> from capsnb import plots
     >>> fig, axes = plots.figure()
-    >>> live("squash", plots.describe(fig, "Empty axes."), lengths=[0.5, 1])._repr_html_()[:40]
-    '<div class="live" data-live="squash" dat'
+    >>> live("squash", plots.describe(fig, "Empty axes."), lengths=[0.5, 1]).given
+    {'lengths': [0.5, 1]}
     """
     return Live(name, still, given)
 

@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:  # in Colab: install capsnb, keep the torch that is there
     %pip install -q "git+{url}"
     import capsnb
-chapter = capsnb.start_chapter()
+chapter = capsnb.start_chapter({number})
 """
 
 BADGES = (
@@ -82,9 +82,9 @@ def test_opening_cells(path, settings):
     assert re.match(r"# \S.*\n", title.source)
     for badge in BADGES:
         assert badge.format(**address, file=path.name) in title.source
-    assert card.source.startswith(":::{admonition} What you need"), "the second cell is the card"
+    assert card.source.startswith("> **What you need**\n>\n> - "), "the second cell is the card"
     assert setup.cell_type == "code"
-    assert setup.source == SETUP.format(url=repository["url"]).strip()
+    assert setup.source == SETUP.format(url=repository["url"], number=int(path.name[:2])).strip()
 
 
 @each_chapter
