@@ -63,14 +63,14 @@ def start_chapter(number: int | None = None, *, seed: int = 0) -> Chapter:
     torch.manual_seed(seed)
     plots.use_style()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = f"GPU: {torch.cuda.get_device_name()}" if device == "cuda" else "no GPU"
+    found = f"GPU: {torch.cuda.get_device_name()}" if device == "cuda" else "No GPU"
     expected = f", {_expected_time(number, device)}" if number and profile == "quick" else ""
     print(
         f"{found} · {torch.get_num_threads()} CPU threads · {profile} profile{expected} · seed {seed} · "
         f"capsnb {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     )
     if device == "cpu" and "google.colab" in sys.modules:
-        print("Colab lends GPUs: choose Runtime > Change runtime type > T4 GPU, then run this cell again.")
+        print("Colab lends GPUs: choose Runtime > Change runtime type > T4 GPU, then run all cells again.")
     return Chapter(device, profile)
 
 

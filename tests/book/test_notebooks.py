@@ -44,6 +44,15 @@ def lone_environment(site: Path) -> dict[str, str]:
     return {**outer, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
 
 
+def guards() -> dict[str, Path]:
+    """What must hold after a chapter's last cell but teaches nothing, by chapter: plain assertions on its variables."""
+    return {path.stem: path for path in Path(__file__).with_name("guards").glob("*.py")}
+
+
+def test_guards_belong_to_chapters():
+    assert guards() and guards().keys() <= {path.stem for path in CHAPTERS}
+
+
 def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
     where = [sys.executable, "-c", "import capsnb; print(capsnb.__file__)"]
     found = subprocess.run(
@@ -61,7 +70,10 @@ def test_what_was_measured_travels_in_the_wheel(site, root):
 @each_notebook
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
 def test_chapter_runs_alone(path, lone_environment, tmp_path):
-    shutil.copy(path, tmp_path)
+    notebook = chapters.read(path)
+    if guard := guards().get(path.stem):
+        notebook.cells.append(nbformat.v4.new_code_cell(guard.read_text(encoding="utf-8")))
+    nbformat.write(notebook, tmp_path / path.name)
     (tmp_path / "plugins").mkdir()
     command = [sys.executable, "-m", "pytest", path.name, "--nbval-lax", "-x", "-q", "--tb=short"]
     command += ["-p", "no:cacheprovider", "-p", "nbval_patience", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
