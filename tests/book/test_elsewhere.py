@@ -13,17 +13,20 @@ What GitHub does with a notebook is not published. Known is:
 - of a PNG's metadata nbconvert's template reads width and height, not the description.
 """
 
+import io
 import re
 from html import escape
 
 import bleach
 import chapters
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 each_notebook = pytest.mark.parametrize(
     "path", [*chapters.chapters(), *chapters.pages()], ids=lambda path: path.stem
@@ -142,6 +145,26 @@ def test_a_notebook_reads_well_elsewhere(path, seen):
     notebook, page = seen
     see_figures(notebook, page["outputs"])
     see_prose([cell.source for cell in notebook.cells if cell.cell_type == "markdown"], page)
+
+
+@each_notebook
+def test_figures_need_no_style(path, tab, tmp_path):
+    """GitHub and nbviewer have shown SVGs inline and without the values of styles, all filled with black."""
+    outputs = [output for cell in chapters.read(path).cells for output in cell.get("outputs", [])]
+    figures = [
+        output.data["image/svg+xml"] for output in outputs if "image/svg+xml" in output.get("data", {})
+    ]
+    bare = [re.sub(r' style="[^"]*"', "", figure) for figure in figures]
+    style = "body { margin: 0 } div { width: 1200px; height: 600px }"
+    style += "svg { float: left; width: 600px; height: 600px !important }"
+    pairs = [f"<div>{one}{other}</div>" for one, other in zip(figures, bare, strict=True)]
+    page = tmp_path / "page.html"
+    page.write_text(f"<style>{style}</style>" + "".join(pairs), encoding="utf-8")
+    shown = tab.open(page.as_uri(), "light").screenshot(full_page=True)
+    pixels = np.asarray(Image.open(io.BytesIO(shown)).convert("L"), dtype=int)
+    for k in range(len(figures)):
+        left, right = (pixels[600 * k : 600 * k + 600, x : x + 600] for x in (0, 600))
+        assert left.min() < 100 and left.max() == 255 and abs(left - right).mean() < 1, f"figure {k + 1}"
 
 
 def see_figures(notebook: NotebookNode, shown: list[dict]) -> None:
