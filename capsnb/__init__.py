@@ -22,6 +22,7 @@ from capsnb.models import (
 )
 from capsnb.notebook import start_chapter
 from capsnb.profiling import summary
+from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 from capsnb.routing import em_routing, routing_by_agreement, scaled_distance_routing
 from capsnb.training import History, TrainConfig, fit
@@ -53,6 +54,7 @@ __all__ = [
     "load_data",
     "margin_loss",
     "plots",
+    "progress_bar",
     "reconstruction_loss",
     "routing_by_agreement",
     "scaled_distance_routing",

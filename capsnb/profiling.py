@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb._version import __version__
+from capsnb.progress import progress_bar
 
 
 def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()) -> int:
@@ -214,8 +215,6 @@ def time_interleaved(
     >>> time_interleaved({"sum": lambda: sum(range(9)), "typo": lambda: sun(9)}, rounds=3).errors
     {'typo': "NameError: name 'sun' is not defined"}
     """
-    from tqdm import tqdm
-
     for name, number in (("rounds", rounds), ("warmup", warmup)):
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, got {number}")
@@ -224,7 +223,7 @@ def time_interleaved(
     )
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     errors: dict[str, str] = {}
-    for turn in tqdm(range(warmup + rounds), desc=progress, disable=progress is None, leave=False):
+    for turn in progress_bar(range(warmup + rounds), progress or "", shown=progress is not None):
         names = [name for name in functions if name not in errors]
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:

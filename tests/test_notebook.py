@@ -1,12 +1,13 @@
 """The first line of a chapter, and a torch that does not fit its torchvision."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from capsnb import start_chapter
+from capsnb import files, start_chapter
 from capsnb.compat import check_torchvision
 
 
@@ -26,10 +27,61 @@ def test_a_misspelt_profile_is_named(monkeypatch):
 
 
 def test_a_chapter_starts_from_its_seed():
-    start_chapter(3)
+    start_chapter(seed=3)
     first = torch.rand(3)
-    start_chapter(3)
+    start_chapter(seed=3)
     assert torch.equal(first, torch.rand(3))
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """Chapter 1 was measured on a CPU and on a GPU, chapter 2 on a CPU alone, chapter 3 never."""
+
+    def run(seconds, gpu=None):
+        return {"seconds": seconds, "hardware": {"cores": 2, "gpu": gpu}}
+
+    times = {
+        "01_a": {"cpu": run(300), "gpu": run(40, "Tesla T4")},
+        "02_b": {"cpu": run(23), "gpu": None},
+        "03_c": {"cpu": None, "gpu": None},
+    }
+    (tmp_path / "chapters.json").write_text(json.dumps({"chapters": times}))
+    monkeypatch.setattr(files, "results", lambda: tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "gpu", "expected"),
+    [
+        (1, None, "about 5 minutes on 2 CPU cores"),
+        (1, "Tesla T4", "about 40 s on Tesla T4"),
+        (2, "Tesla T4", "about 23 s on 2 CPU cores"),
+        (3, None, "not timed yet"),
+    ],
+)
+def test_the_first_line_says_what_was_found_and_how_long_it_takes(
+    number, gpu, expected, measured, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: gpu)
+    monkeypatch.delenv("CAPSNB_PROFILE", raising=False)
+    assert start_chapter(number).device == ("cuda" if gpu else "cpu")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"GPU: {gpu} · " if gpu else "No GPU · ")
+    assert f" · quick profile, {expected} · " in line
+
+
+def test_a_chapter_that_does_not_exist_is_named(measured):
+    with pytest.raises(ValueError, match="there is no chapter 4; choose from 1 to 3"):
+        start_chapter(4)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_colab_without_a_gpu_is_told_how_to_get_one(gpu, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    start_chapter()
+    assert ("T4 GPU, then run all cells again" in capsys.readouterr().out) == (not gpu)
 
 
 IMPORTS = """

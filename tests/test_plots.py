@@ -1,5 +1,7 @@
 import base64
+import html
 import io
+import json
 import re
 import sys
 import warnings
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -24,6 +28,7 @@ from capsnb import plots
 from capsnb.data import ImageData, Preprocess, Split
 from capsnb.evaluation import Evaluation, evaluate, evaluation_of_scores, wilson_interval
 from capsnb.models import CapsNet
+from capsnb.plots import embed
 from capsnb.training import Epoch, History, TrainConfig
 
 LIGHT, DARK = ("#ffffff", "#222832"), ("#14181e", "#ced6dd")  # page and ink of the book's two themes
@@ -483,8 +488,8 @@ def test_pictures_need_a_decoder(data: ImageData) -> None:
 
 
 @pytest.fixture
-def notebook() -> Iterator[Callable[[str], list[dict[str, str]]]]:
-    """Run a cell as Jupyter does, with the inline backend; returns the data of each output."""
+def notebook() -> Iterator[Callable[[str], list[Any]]]:
+    """Run a cell as Jupyter does, with the inline backend; returns its outputs."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
@@ -497,10 +502,10 @@ def notebook() -> Iterator[Callable[[str], list[dict[str, str]]]]:
     plots.use_style()
     plt.close("all")
 
-    def run(cell: str) -> list[dict[str, str]]:
+    def run(cell: str) -> list[Any]:
         with capture_output() as captured:
             assert shell.run_cell(cell).success
-        return [output.data for output in captured.outputs]
+        return captured.outputs
 
     yield run
     plt.close("all")
@@ -516,18 +521,64 @@ def notebook() -> Iterator[Callable[[str], list[dict[str, str]]]]:
         "from capsnb import plots; import matplotlib.pyplot as plt; fig, axes = plt.subplots()",
     ],
 )
-def test_a_notebook_shows_a_figure_once(notebook: Callable, make: str) -> None:
-    (shown,) = notebook(f"{make}\naxes.plot([1, 2])\nplots.describe(fig, 'A rising line.')")
-    assert shown.keys() == {"text/html", "text/plain"}
-    assert shown["text/plain"] == "A rising line."
-    assert shown["text/html"].startswith('<figure class="capsnb-figure"')
+def test_a_notebook_shows_a_figure_once_in_every_form_and_its_caption(notebook: Callable, make: str) -> None:
+    shown, caption = notebook(f"{make}\naxes.plot([1, 2])\nplots.describe(fig, 'A line, x_1 rising.')")
+    assert shown.data.keys() == {
+        "image/svg+xml",
+        "image/png",
+        "text/plain",
+    }  # not text/html: it is not trusted
+    assert shown.data["text/plain"] == "A line, x_1 rising."
+    assert caption.data == {"text/markdown": r"*A line, x\_1 rising.*"}
     assert notebook("1 + 1;") == []
 
 
-def test_a_forgotten_pyplot_figure_is_shown_as_svg_too(notebook: Callable) -> None:
+def test_a_forgotten_pyplot_figure_is_shown_in_every_form_too(notebook: Callable) -> None:
     cell = "import matplotlib.pyplot as plt; plt.plot([1, 2]); capsnb_plots.describe(plt.gcf(), 'A line.');"
-    (shown,) = notebook("from capsnb import plots as capsnb_plots\n" + cell)
-    assert 'aria-label="A line."' in shown["text/html"] and "image/png" not in shown
+    shown, _ = notebook("from capsnb import plots as capsnb_plots\n" + cell)
+    assert 'aria-label="A line."' in shown.data["image/svg+xml"]
+
+
+def test_a_picture_is_small_sharp_and_readable_on_a_dark_page(notebook: Callable) -> None:
+    make = "from capsnb import plots; fig, axes = plots.figure('Title')\naxes.plot([1, 2])\n"
+    shown, _ = notebook(make + "plots.describe(fig, 'A line.')")
+    said = shown.metadata["image/png"]
+    svg = ElementTree.fromstring(shown.data["image/svg+xml"])
+    png = base64.b64decode(shown.data["image/png"])
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    assert said == {"width": 595, "height": round(3.6 * 96), "alt": "A line."}
+    assert (svg.get("width"), svg.get("height")) == (str(said["width"]), str(said["height"]))
+    assert abs(picture.width - 2 * said["width"]) <= 1 and abs(picture.height - 2 * said["height"]) <= 1
+    assert len(png) < 30_000
+    darkest, lightest = picture.convert("L").getextrema()
+    assert picture.getpixel((0, 0)) == (255, 255, 255) and darkest < 20 and lightest == 255
+    assert "background:#fff" in svg.get("style") and plots.INK in shown.data["image/svg+xml"]
+
+
+def test_a_live_figure_brings_its_numbers_and_a_notebook_shows_the_picture(notebook: Callable) -> None:
+    make = "from capsnb import plots; fig, axes = plots.figure()\nplots.describe(fig, 'Empty axes.')\n"
+    shown, _ = notebook(make + "plots.live('squash', fig, lengths=[0.5, 1])")
+    assert shown.data[embed.LIVE] == {"name": "squash", "given": {"lengths": [0.5, 1]}}
+    assert {"image/svg+xml", "image/png"} < shown.data.keys() and "text/html" not in shown.data
+    page = embed.in_page(shown.data["image/svg+xml"], shown.data[embed.LIVE])
+    place = ElementTree.fromstring(page)
+    assert json.loads(place.get("data-given")) == {"lengths": [0.5, 1]}
+    assert place[0].get("class") == "capsnb-figure"
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1).filter(str.strip))
+def test_a_caption_says_what_the_description_says(words: str) -> None:
+    alt = " ".join(words.split())
+    rendered = MarkdownIt().renderInline(embed.caption(alt))
+    assert html.unescape(re.sub(r"</?em>", "", rendered)) in (alt, f"*{alt}*")
+
+
+def test_a_page_takes_the_stored_picture_as_it_is(pages: dict[str, tuple[Figure, str]]) -> None:
+    for fig, page in pages.values():
+        stored = plots.to_svg(fig)
+        assert embed.in_page(stored) == page
+        width = ElementTree.fromstring(stored).get("width")
+        assert f'style="width:{width}px;' in page and "#fff" not in page.partition(">")[2].partition(">")[0]
 
 
 def test_style_needs_no_notebook() -> None:

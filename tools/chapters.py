@@ -31,6 +31,7 @@ from nbformat import NotebookNode
 
 from capsnb import experiments
 from capsnb.files import write_atomically
+from capsnb.notebook import duration
 from capsnb.profiling import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,7 +137,14 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             output.text = "\n".join(
                 line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n")
             )
-    return [output for output in result if output.output_type != "stream" or output.text.strip()]
+    return [output for output in result if not empty(output)]
+
+
+def empty(output: NotebookNode) -> bool:
+    """Whether a progress bar is all that an output was."""
+    if output.output_type == "stream":
+        return not output.text.strip()
+    return output.output_type == "display_data" and output.data == {"text/plain": ""}
 
 
 def reading_minutes(notebook: NotebookNode) -> int:
@@ -162,11 +170,6 @@ def card_line(figures: dict[str, Any]) -> str:
     if gpu:
         return line + f"{duration(gpu['seconds'])} on one {gpu['hardware']['gpu']}"
     return line + "on a T4-class GPU not run yet"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a reader would say it."""
-    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
 
 
 def load_results() -> dict[str, dict[str, Any]]:

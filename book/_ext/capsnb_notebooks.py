@@ -119,8 +119,10 @@ def in_the_page(outputs: Iterable[dict]) -> list[dict]:
 
 
 def translate(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Translate a notebook that is about to be read."""
+    """Translate a notebook, or the citations of another page, that is about to be read."""
+    app.env.note_dependency(str(BIBLIOGRAPHY))
     if not str(app.env.doc2path(docname)).endswith(".ipynb"):
+        source[0] = cited(source[0])
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
@@ -130,7 +132,6 @@ def translate(app: Sphinx, docname: str, source: list[str]) -> None:
         else:
             cell["source"] = TITLE.sub("", text)
             cell["outputs"] = in_the_page(cell["outputs"])
-    app.env.note_dependency(str(BIBLIOGRAPHY))
     source[0] = json.dumps(notebook)
 
 

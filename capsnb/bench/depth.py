@@ -32,6 +32,7 @@ from capsnb.functional import squash
 from capsnb.layers import RoutingCapsules
 from capsnb.models import CapsNet
 from capsnb.profiling import Timings, format_error, peak_bytes, saved_bytes, time_interleaved
+from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
 
 GAMMA = 0.9
@@ -208,11 +209,9 @@ class _Run:
 
     def networks(self) -> list[dict[str, Any]]:
         """The lines of whole networks."""
-        from tqdm import tqdm
-
         lines: list[dict[str, Any]] = []
         names = [name for name in self.names if name in DEPTH_NETWORKS]
-        for blocks in tqdm(self.depths, desc="network", disable=not self.progress, leave=False):
+        for blocks in progress_bar(self.depths, "network", shown=self.progress):
             measured = {name: self.network(name, blocks) for name in names}
             if blocks in (self.depths[0], self.depths[-1]):  # inference of a whole network takes a second
                 for name, timing in self.time_networks(blocks).items():

@@ -22,6 +22,7 @@ from capsnb.bench.measurement import (
     unavailable_backend,
 )
 from capsnb.profiling import format_error
+from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules
 
 WEIGHT_SCALES = {"default weights": 1.0, "weights times 0.1": 0.1}
@@ -137,14 +138,12 @@ def measure_gradients(
     Raises:
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
-    from tqdm import tqdm
-
     unavailable_backend(device)
     names, pairs = select(only, INVERSION_VARIANTS, "name"), list(sweeps)
     check_positive(batch=batch, layers=min((n for n, _ in pairs), default=0))
     lines = []
     for case in select(cases, WEIGHT_SCALES, "case"):
-        for n, gamma in tqdm(pairs, desc=case, disable=not progress, leave=False):
+        for n, gamma in progress_bar(pairs, case, shown=progress):
             for name in names:
                 lines.append(line := empty_line(GRADIENT_COLUMNS, f"{n} layers, gamma {gamma}, {case}", name))
                 line |= {"layers": n, "gamma": gamma}

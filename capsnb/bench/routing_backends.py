@@ -29,6 +29,7 @@ from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend
 from capsnb.layers import RoutingCapsules, default_weight_std
 from capsnb.profiling import flops, format_error, peak_bytes, saved_bytes, time_interleaved
+from capsnb.progress import progress_bar
 from capsnb.routing import routing_by_agreement
 
 LAYER_SIZES = {  # I, D, J, E of the capsule layers in the papers' networks
@@ -191,14 +192,12 @@ def measure_memory(
     Raises:
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
-    from tqdm import tqdm
-
     names = select(only, IMPLEMENTATIONS, "implementation", exclude=(unavailable_backend(device),))
     lines = []
     for case in select(cases, LAYER_SIZES, "case"):
         problem = _Problem(LAYER_SIZES[case], batch, device, seed)
         routes, failures = problem.build(names, iterations)
-        for name in tqdm(names, desc=case, disable=not progress, leave=False):
+        for name in progress_bar(names, case, shown=progress):
             lines.append(line := empty_line(MEMORY_COLUMNS, case, name, failures.get(name)))
             if name in routes:
                 try:

@@ -17,6 +17,7 @@ from capsnb.bench.measurement import TIMING_COLUMNS, Bench, Columns, empty_line,
 from capsnb.bench.training_step import STEP_NETWORKS, build_network, make_step
 from capsnb.distributed import all_gather
 from capsnb.profiling import Timing
+from capsnb.progress import progress_bar
 
 ONE = "one process"
 INDEPENDENT = "independent processes"
@@ -115,15 +116,13 @@ class _Run:
 
     def work(self, rank: int, folder: Path) -> None:
         """The program of each process; the processes find each other by a file."""
-        from tqdm import tqdm
-
         torch.set_num_threads(1)
         rendezvous = f"file://{folder}/rendezvous"
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=self.count)
         steps = {name: self.step(name, rank) for name in self.names}
         seconds: dict[str, list[float]] = {name: [] for name in self.names}
         quiet = rank > 0 or not self.progress
-        for turn in tqdm(range(WARMUP + self.rounds), desc=self.case, disable=quiet, leave=False):
+        for turn in progress_bar(range(WARMUP + self.rounds), self.case, shown=not quiet):
             first = turn % len(self.names)
             for name in self.names[first:] + self.names[:first]:
                 dist.barrier()

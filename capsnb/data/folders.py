@@ -13,6 +13,7 @@ from torch import Tensor
 
 from capsnb.data.splits import ImageData, Split
 from capsnb.preprocess import Preprocess
+from capsnb.progress import progress_bar
 
 GREY_MODES = ("1", "L", "LA")  # modes of Pillow that are read as one channel
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # modes that are read as three channels
@@ -93,14 +94,13 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
 
 def _read_images(paths: list[Path]) -> Tensor:
     """Decode image files in threads into uint8 [N, C, H, W]; C is 1 if all of them are grey, else 3."""
-    from tqdm import tqdm
 
     # chunks, because a task for each file is slower
     chunks = [paths[first : first + 256] for first in range(0, len(paths), 256)]
     images: list[np.ndarray] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(paths), desc="reading images", unit="", delay=1, leave=False) as progress,
+        progress_bar(label="reading images", total=len(paths), unit="") as progress,
     ):
         for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
             images += decoded

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,6 +23,7 @@ from capsnb import files
 from capsnb.experiments import papers, studies
 from capsnb.experiments.papers import ReportedAccuracy, percent
 from capsnb.experiments.run import Run, RunResult, execute
+from capsnb.progress import progress_bar
 from capsnb.tables import markdown
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
@@ -191,8 +191,6 @@ def reproduce(
         ChildProcessError: a worker was killed.
         ExceptionGroup: some runs failed; each exception carries the run's name as a note.
     """
-    from tqdm import tqdm
-
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
     chosen = [run for run in runs(study) if only(run)]
@@ -205,7 +203,7 @@ def reproduce(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads,))
     waiting, running, left = list(missing), dict[Future[RunResult | None], Run](), 0
     failures: list[Exception] = []
-    with pool, tqdm(total=len(missing), disable=not progress, desc=study, file=sys.stderr) as bar:
+    with pool, progress_bar(label=study, shown=progress, total=len(missing), leave=True) as bar:
         while waiting or running:
             while waiting and len(running) < workers and (remaining := end - time.monotonic()) > 0:
                 run = waiting.pop(0)

@@ -2,11 +2,12 @@
 
 Used in every chapter; what the figures of a trained network tell is asked in chapter 15, *How good is it, really?*
 Every function returns a matplotlib figure that carries a text alternative (`describe`). In a notebook, after
-`use_style()`, a figure is shown as an SVG inside the page: its ink is the page's own (`currentColor`), its
-text is in the page's font, and the same figure always gives the same bytes.
+`use_style()`, a figure is shown as an SVG or, where nobody trusts the notebook yet, as a PNG, on white, with the text
+alternative as its caption. In a page its ink is the page's own (`currentColor`), its text is in the page's font, and
+the same figure always gives the same bytes.
 """
 
-from capsnb.plots.embed import Live, live, packed, to_html, unpacked, use_style
+from capsnb.plots.embed import Live, live, packed, to_html, to_svg, unpacked, use_style
 from capsnb.plots.images import image_grid, mistakes, perturbations, reconstructions
 from capsnb.plots.results import confusion_matrix, curves, reliability, roc, tint
 from capsnb.plots.routing import couplings
@@ -15,5 +16,5 @@ from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, fi
 __all__ = [
     "COLOURS", "INK", "LINES", "MARKERS", "WIDTH", "Live", "confusion_matrix", "couplings", "curves", "describe",
     "figure", "image_grid", "live", "mistakes", "packed", "perturbations", "reconstructions", "reliability", "roc",
-    "tint", "to_html", "unpacked", "use_style",
+    "tint", "to_html", "to_svg", "unpacked", "use_style",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from capsnb import distributed
 from capsnb.data import ImageData
 from capsnb.losses import CapsuleLoss, capsule_loss
 from capsnb.models import CapsuleOutput
+from capsnb.progress import progress_bar
 from capsnb.training import checkpoint
 from capsnb.training.config import OPTIMIZERS, TrainConfig
 from capsnb.training.history import Epoch, History
@@ -70,8 +71,6 @@ def fit(
         ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
             of another run.
     """
-    from tqdm import tqdm
-
     started, longest = time.monotonic(), 0.0
     trainer = _Trainer(model, data, config or TrainConfig())
     config, history, first = trainer.config, trainer.new_history(), trainer.accelerator.is_main_process
@@ -81,12 +80,8 @@ def fit(
     steps, done = math.ceil(len(data.train) / config.batch_size), len(history.records)
     with (
         _float32_precision(config.precision),
-        tqdm(
-            total=config.epochs * steps,
-            initial=done * steps,
-            disable=not (progress and first),
-            leave=False,
-            file=sys.stderr,
+        progress_bar(
+            label="training", shown=progress and first, total=config.epochs * steps, initial=done * steps
         ) as bar,
     ):
         for number in range(done + 1, config.epochs + 1):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from capsnb import plots
+from capsnb.plots.embed import LIVE
 
 PAGE = "04_a_first_capsnet.html"
 SIZE = 16
@@ -171,7 +172,7 @@ def test_the_cell_can_be_found(root):
     """The first page shows this cell's output once more, and looks for its tag."""
     (path,) = chapters.chapters(["04"])
     tagged = [c for c in chapters.read(path).cells if "live-knobs" in c.metadata.get("tags", [])]
-    assert len(tagged) == 1 and "data-live" in tagged[0].outputs[0].data["text/html"]
+    assert len(tagged) == 1 and tagged[0].outputs[0].data[LIVE]["name"] == "knobs"
 
 
 def test_on_a_phone_the_drawing_stays_in_sight(pages, tab):

@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:  # in Colab: install capsnb, keep the torch that is there
     %pip install -q "git+{url}"
     import capsnb
-chapter = capsnb.start_chapter()
+chapter = capsnb.start_chapter({number})
 """
 
 BADGES = (
@@ -44,6 +44,15 @@ def lone_environment(site: Path) -> dict[str, str]:
     return {**outer, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
 
 
+def guards() -> dict[str, Path]:
+    """What must hold after a chapter's last cell but teaches nothing, by chapter: plain assertions on its variables."""
+    return {path.stem: path for path in Path(__file__).with_name("guards").glob("*.py")}
+
+
+def test_guards_belong_to_chapters():
+    assert guards() and guards().keys() <= {path.stem for path in CHAPTERS}
+
+
 def test_the_wheel_shadows_the_repository(lone_environment, site, tmp_path):
     where = [sys.executable, "-c", "import capsnb; print(capsnb.__file__)"]
     found = subprocess.run(
@@ -61,7 +70,10 @@ def test_what_was_measured_travels_in_the_wheel(site, root):
 @each_notebook
 @pytest.mark.timeout(CHAPTER_TIMEOUT + 60)
 def test_chapter_runs_alone(path, lone_environment, tmp_path):
-    shutil.copy(path, tmp_path)
+    notebook = chapters.read(path)
+    if guard := guards().get(path.stem):
+        notebook.cells.append(nbformat.v4.new_code_cell(guard.read_text(encoding="utf-8")))
+    nbformat.write(notebook, tmp_path / path.name)
     (tmp_path / "plugins").mkdir()
     command = [sys.executable, "-m", "pytest", path.name, "--nbval-lax", "-x", "-q", "--tb=short"]
     command += ["-p", "no:cacheprovider", "-p", "nbval_patience", f"--nbval-cell-timeout={CHAPTER_TIMEOUT}"]
@@ -82,9 +94,9 @@ def test_opening_cells(path, settings):
     assert re.match(r"# \S.*\n", title.source)
     for badge in BADGES:
         assert badge.format(**address, file=path.name) in title.source
-    assert card.source.startswith(":::{admonition} What you need"), "the second cell is the card"
+    assert card.source.startswith("> **What you need**\n>\n> - "), "the second cell is the card"
     assert setup.cell_type == "code"
-    assert setup.source == SETUP.format(url=repository["url"]).strip()
+    assert setup.source == SETUP.format(url=repository["url"], number=int(path.name[:2])).strip()
 
 
 @each_chapter

@@ -1,0 +1,51 @@
+"""Progress bars in a real kernel: each is one output that changes and is empty in the end."""
+
+import chapters
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+WORK = """\
+import time
+from capsnb import progress_bar
+
+def work(delay):
+    for number in progress_bar(range(4), "counting", delay=delay):
+        time.sleep(0.3)
+    print("done")
+"""
+
+
+class Watched(NotebookClient):
+    """A client that notes what outputs show while a cell runs."""
+
+    def process_message(self, message, cell, index):
+        """Note what is shown, then go on."""
+        self.shown = [*getattr(self, "shown", []), message["content"].get("data", {}).get("text/plain")]
+        return super().process_message(message, cell, index)
+
+
+@pytest.fixture(scope="module")
+def ran():
+    sources = (WORK, "work(0)", "work(60)")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    client = Watched(notebook, timeout=120)
+    client.execute()
+    return notebook, [line for line in client.shown if line]
+
+
+def test_a_bar_counts_and_wipes_itself(ran):
+    notebook, shown = ran
+    assert any(line.startswith("counting:  50%|") and "2/4" in line for line in shown), shown
+    bar, done = notebook.cells[1].outputs
+    assert (bar.output_type, bar.data) == ("display_data", {"text/plain": ""})
+    assert (done.name, done.text) == ("stdout", "done\n")
+
+
+def test_short_work_shows_no_bar(ran):
+    assert [output.text for output in ran[0].cells[2].outputs] == ["done\n"]
+
+
+def test_a_committed_notebook_has_no_trace_of_bars(ran):
+    outputs = [cell.outputs for cell in chapters.tidy(ran[0]).cells]
+    assert [[output.text for output in each] for each in outputs] == [[], ["done\n"], ["done\n"]]
