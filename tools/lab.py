@@ -1,6 +1,6 @@
 """Show notebooks in a real JupyterLab, as a reader has them who opens the file and has run nothing yet.
 
-    python tools/lab.py OUT [03 ...]    photograph them all, or the named chapters; --dark: in the dark theme
+python tools/lab.py OUT [03 ...]    photograph them all, or the named chapters; --dark: in the dark theme
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"  # the one th
 OWN_BADGE = chapters.BOOK / "_static" / "open-in-colab.svg"
 START_SECONDS = 60
 RENDER_SECONDS = 30
-RUN_SECONDS = 900
-OFF = ("lsp-extension", "terminal-extension", "extensionmanager-extension", "apputils-extension:announcements")
+RUN_SECONDS = 600
+OFF = (
+    "lsp-extension",
+    "terminal-extension",
+    "extensionmanager-extension",
+    "apputils-extension:announcements",
+)
 
 # The files of the server's configuration folder.
 CONFIGURATION: dict[str, dict[str, Any]] = {
@@ -60,15 +65,14 @@ CONFIGURATION: dict[str, dict[str, Any]] = {
     },
 }
 
+CLOSE = """async () => {
+  await window.panel?.context.sessionContext.shutdown();
+  window.panel?.dispose();
+}"""
 OPEN = """async ([path, shouldStart]) => {
-  if (window.panel && !panel.isDisposed) {
-    await panel.context.sessionContext.shutdown();
-    panel.dispose();
-  }
   window.panel = await jupyterapp.commands.execute("docmanager:open", {path, kernelPreference: {shouldStart}});
   await panel.context.ready;
   await panel.revealed;
-  if (shouldStart) await panel.context.sessionContext.ready;
   await panel.content.rendermime.latexTypesetter.mathDocument();
 }"""
 # Markdown is rendered cell by cell, mathematics after it: done when everything is there and nothing has changed lately.
@@ -76,7 +80,7 @@ RENDERED = """() => {
   const place = panel.content.node;
   const missing = [...place.querySelectorAll(".jp-RenderedMarkdown")].some((part) => !part.textContent)
     || [...place.querySelectorAll("img")].some((image) => !image.complete);
-  const now = `${place.querySelectorAll("*").length} ${place.querySelector(".jp-WindowedPanel-outer").scrollHeight}`;
+  const now = `${place.querySelectorAll("*").length} ${place.scrollHeight}`;
   window.looks = !missing && now === window.last ? (window.looks ?? 0) + 1 : 0;
   window.last = now;
   return window.looks > 2;
@@ -86,6 +90,8 @@ RUN = """(command) => {
   jupyterapp.commands.execute(command).then((fine) => window.outcome = [fine], (error) => window.outcome = [error]);
 }"""
 FINISHED = "() => outcome && panel.context.sessionContext.session.kernel.status === 'idle'"
+LAST_ERROR = """() => [...panel.model.cells].flatMap((cell) => cell.outputs?.toJSON() ?? []).filter((output) =>
+  output.output_type === "error").map(({ ename, evalue }) => `${ename}: ${evalue}`).at(-1)"""
 SCROLLER = ".jp-WindowedPanel-outer"
 
 
@@ -163,9 +169,12 @@ class Lab(screenshots.Tab):
             path: of the notebook, from the folder that the server shows.
             kernel: whether to start a kernel.
         """
+        self.page.evaluate(CLOSE)
         for record in (self.errors, self.outside, self.asked):
             record.clear()
         self.page.evaluate(OPEN, [path, kernel])
+        if kernel:
+            self.page.wait_for_function("panel.context.sessionContext.isReady", timeout=1000 * START_SECONDS)
         self.wait_until_rendered()
         return self.page
 
@@ -182,7 +191,9 @@ class Lab(screenshots.Tab):
         self.page.evaluate(RUN, command)
         self.page.wait_for_function(FINISHED, polling=100, timeout=1000 * RUN_SECONDS)
         if self.page.evaluate("outcome") != [True]:
-            raise RuntimeError(f"{command} stopped: {self.page.evaluate('outcome')}")
+            raise RuntimeError(
+                f"{command} stopped: {self.page.evaluate(LAST_ERROR) or 'JupyterLab did not run it'}"
+            )
         self.wait_until_rendered()
 
     def type_into(self, cell: int, source: str) -> None:
@@ -232,9 +243,8 @@ class Lab(screenshots.Tab):
 
 def copied(notebook: Path, folder: Path) -> str:
     """Copy a notebook into an empty folder of its own; return its path from the folder around it."""
-    (folder / notebook.stem).mkdir()
-    shutil.copy(notebook, folder / notebook.stem)
-    return f"{notebook.stem}/{notebook.name}"
+    empty = tempfile.mkdtemp(dir=folder)
+    return Path(shutil.copy(notebook, empty)).relative_to(folder).as_posix()
 
 
 def main() -> None:
@@ -243,9 +253,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder for the pictures")
-    parser.add_argument("chapters", nargs="*", help="numbers of chapters (default: all, and the other notebooks)")
+    parser.add_argument(
+        "chapters", nargs="*", help="numbers of chapters (default: all, and the other notebooks)"
+    )
     parser.add_argument("--dark", action="store_true", help="in JupyterLab's dark theme")
-    parser.add_argument("--height", type=int, default=1600, help="of a picture, in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--height", type=int, default=1600, help="of a picture, in pixels (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     notebooks = chapters.chapters(arguments.chapters) + ([] if arguments.chapters else chapters.pages())
     look = "dark" if arguments.dark else "light"

@@ -3,6 +3,8 @@
 What a notebook must show there is a list of functions, CHECKS. Each notebook is opened once for all of them.
 """
 
+import base64
+import io
 import re
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import lab as jupyterlab
 import nbformat
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
 
@@ -19,24 +22,26 @@ NOTEBOOKS = [*chapters.chapters(), *chapters.pages()]
 RUN = chapters.chapters(["02", "10", "13"])
 SMALLEST = (100, 60)  # pixels of a figure
 FIGURE = {"image/png", "image/svg+xml", "text/html"}  # the last is what no figure should be
-MARK = re.compile(r"\{[a-z][\w:+-]*\}(?=`)|:::|\{(?:admonition|cite|term)|^\([\w-]+\)=$|```", re.MULTILINE)
+MARK = re.compile(r"(?<!`)\{[a-z][\w:+-]*\}`|:::|\{(?:admonition|cite|term)|^\([\w-]+\)=$|```", re.MULTILINE)
 SUMMARY = re.compile(r"<summary>(.*?)</summary>")
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, double_inline=True)
 
 # What the page shows, cell by cell. Of the text, code stands in backticks as in the source, and formulas are left out.
 LOOK = """() => {
+  const inert = document.implementation.createHTMLDocument();
   const visible = (part) => Boolean(part?.checkVisibility());
   const words = (part) => {
-    const copy = part.cloneNode(true);
+    const copy = inert.importNode(part, true);  // in the page itself, a copy would load its pictures once more
     copy.querySelectorAll("mjx-container, .jp-InternalAnchorLink").forEach((one) => one.remove());
     copy.querySelectorAll("code").forEach((one) => one.replaceWith("`" + one.textContent + "`"));
     return copy.textContent;
   };
-  const output = ({ node }) => {
-    const image = node.querySelector("img");
+  const output = ({ node }) => {  // the prompt beside it left out
+    const shown = node.querySelector(".jp-OutputArea-output");
+    const image = shown.querySelector("img");
     const { width, height } = image?.getBoundingClientRect() ?? {};
     const drawn = image && image.naturalWidth > 0 ? [width, height] : null;
-    return { drawn, kind: image?.src.match(/^data:([^;,]+)/)?.[1], text: words(node).trim() };
+    return { drawn, kind: image?.src.match(/^data:([^;,]+)/)?.[1], text: words(shown).trim() };
   };
   const place = panel.content.node;
   return {
@@ -71,31 +76,31 @@ class Shown(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def server(site, tmp_path_factory):
-    """A JupyterLab over an empty folder, whose kernels find the wheel; and the folder."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    with jupyterlab.server(
-        folder, PYTHONPATH=str(site), PYTHONDONTWRITEBYTECODE="1", CAPSNB_PROFILE="quick"
-    ) as address:
-        yield address, folder
+def folder(tmp_path_factory):
+    """The folder that JupyterLab shows."""
+    return tmp_path_factory.mktemp("notebooks")
 
 
 @pytest.fixture(scope="session")
-def lab(chromium, server):
-    with jupyterlab.Lab(chromium, server[0]) as lab:
+def lab(chromium, site, folder):
+    """A tab with a JupyterLab, whose kernels find the wheel."""
+    variables = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "CAPSNB_PROFILE": "quick"}
+    with jupyterlab.server(folder, **variables) as address, jupyterlab.Lab(chromium, address) as lab:
         yield lab
 
 
+def look_at(lab):
+    return lab.page.evaluate(LOOK)
+
+
 def looked_at(lab, notebook, trusted=False):
-    look = lab.page.evaluate(LOOK)
-    return Shown(notebook, look, trusted, [*lab.errors], [*lab.outside])
+    return Shown(notebook, look_at(lab), trusted, [*lab.errors], [*lab.outside])
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
-def untrusted(request, lab, tmp_path_factory, server):
-    path = request.param
-    lab.show(jupyterlab.copied(path, server[1]))
-    return looked_at(lab, chapters.read(path))
+def untrusted(request, lab, folder):
+    lab.show(jupyterlab.copied(request.param, folder))
+    return looked_at(lab, chapters.read(request.param))
 
 
 def figures_are_pictures_with_captions(shown):
@@ -165,3 +170,161 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_untrusted(untrusted, check):
     check(untrusted)
+
+
+def drawn(kind):
+    fig = Figure(figsize=(3, 2))
+    fig.subplots().plot([1, 3, 2])
+    fig.savefig(file := io.BytesIO(), format=kind)
+    return file.getvalue()
+
+
+def notebook_that_passes():
+    """A notebook with one of each thing that the checks look at."""
+    prose = (
+        """# A *line*
+
+> **Predict first**
+>
+> Where does $x$ lead, and `{x}` with `$y$`?
+
+$$
+y = \\frac{x}{2}
+$$
+
+<details>
+<summary>Half of $x$</summary>
+
+**Yes.** Here $y$ is half of $x$. """
+        + "And so on. " * 30
+        + "\n\n</details>"
+    )
+    words = "A line that rises from 1 to 3 and falls to 2."
+    data = {
+        "image/svg+xml": drawn("svg").decode(),
+        "image/png": base64.b64encode(drawn("png")).decode(),
+        "text/plain": words,
+        "application/vnd.capsnb.live+json": {"name": "none", "given": {}},
+    }
+    figure = nbformat.v4.new_output(
+        "display_data", data, metadata={"image/png": {"width": 300, "height": 200}}
+    )
+    caption = nbformat.v4.new_output("display_data", {"text/markdown": f"*{words}*"})
+    folded = {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+    cells = [
+        nbformat.v4.new_markdown_cell(prose),
+        nbformat.v4.new_code_cell("# @title Draw\n1", metadata=folded, outputs=[figure, caption]),
+        nbformat.v4.new_code_cell("1 / 0"),
+    ]
+    return chapters.tidy(nbformat.v4.new_notebook(cells=cells))
+
+
+def use_html(notebook):
+    data = notebook.cells[1].outputs[0].data
+    data["text/html"] = data.pop("image/svg+xml")
+    del data["image/png"]
+
+
+def leave_out_the_caption(notebook):
+    del notebook.cells[1].outputs[1]
+
+
+def add(text):
+    def to_the_prose(notebook):
+        notebook.cells[0].source += f"\n\n{text}\n"
+
+    return to_the_prose
+
+
+def show_the_code(notebook):
+    del notebook.cells[1].metadata["jupyter"]
+
+
+def fold_another_cell(notebook):
+    notebook.cells[2].metadata["jupyter"] = {"source_hidden": True}
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil"),
+    [
+        (figures_are_pictures_with_captions, use_html),
+        (figures_are_pictures_with_captions, leave_out_the_caption),
+        (no_myst_mark_is_left, add("As {cite:t}`sabour2017` writes.")),
+        (no_myst_mark_is_left, add("A {term}`squash`.")),
+        (no_myst_mark_is_left, add(":::{admonition} Predict first\nWhat?\n:::")),
+        (no_myst_mark_is_left, add("(a-place)=\n## A heading")),
+        (details_are_closed, add("<details open>\n<summary>A</summary>\n\nB\n\n</details>")),
+        (tagged_cells_are_folded, show_the_code),
+        (tagged_cells_are_folded, fold_another_cell),
+        (mathematics_is_set, add("A $\\foo$.")),
+        (mathematics_is_set, add("A $x^{a}^{b}$.")),
+        (mathematics_is_set, add("A \\\\(x\\\\).")),
+        (nothing_failed_or_was_fetched, add("![A](https://example.org/a.png)")),
+        (nothing_failed_or_was_fetched, add("![A](missing.png)")),
+    ],
+)
+def test_each_check_can_fail(check, spoil, lab, folder, tmp_path):
+    spoil(spoilt := notebook_that_passes())
+    for notebook, right in [(notebook_that_passes(), True), (spoilt, False)]:
+        nbformat.write(notebook, tmp_path / "notebook.ipynb")
+        lab.show(jupyterlab.copied(tmp_path / "notebook.ipynb", folder))
+        shown = looked_at(lab, notebook)
+        if right:
+            check(shown)
+        else:
+            with pytest.raises(AssertionError):
+                check(shown)
+
+
+def test_a_cell_that_fails_is_reported(lab, folder, tmp_path):
+    nbformat.write(notebook_that_passes(), tmp_path / "notebook.ipynb")
+    lab.show(jupyterlab.copied(tmp_path / "notebook.ipynb", folder), kernel=True)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
+        lab.run()
+
+
+def as_committed(notebook):
+    """A notebook without what may differ from run to run: of most outputs only their kinds are left."""
+    cells = chapters.tidy(notebook).cells
+    for cell in cells:
+        if cell.cell_type == "code" and "nbval-check-output" not in cell.metadata.get("tags", []):
+            cell.outputs = [
+                (one.output_type, one.get("name"), [*one.get("data", {})]) for one in cell.outputs
+            ]
+    return cells
+
+
+@pytest.mark.chapter
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+def test_run_all_leaves_what_is_committed(path, lab, folder):
+    name = jupyterlab.copied(path, folder)
+    lab.show(name, kernel=True)
+    lab.run()
+    lab.save()
+    saved = chapters.read(folder / name)
+    shown = looked_at(lab, saved, trusted=True)
+    for check in CHECKS:
+        check(shown)
+    for now, committed in zip(as_committed(saved), as_committed(chapters.read(path)), strict=True):
+        assert now == committed
+
+
+def test_an_exercise_is_solved_by_typing(lab, folder):
+    """With the solution that is folded below the exercise, in the cell that holds it."""
+    path = chapters.chapters(["13"])[0]
+    cells = chapters.read(path).cells
+    place = next(k for k, cell in enumerate(cells) if cell.source.endswith("ch13.slope(least_squares)"))
+    folded = cells[place + 1].source.partition("<summary>Solution</summary>")[2]
+    solution = next(token.content for token in MARKDOWN.parse(folded) if token.type == "code_block")
+    check = cells[place].source.splitlines()[-1]
+
+    lab.show(jupyterlab.copied(path, folder), kernel=True)
+    lab.page.evaluate("(place) => { panel.content.activeCellIndex = place; }", place)
+    lab.run("notebook:run-all-above")
+    lab.run("notebook:run-cell")
+    assert look_at(lab)["cells"][place]["outputs"][0]["text"].startswith("… Not answered yet.")
+    typed = f"{solution}\n\n{check}"
+    lab.type_into(place, typed)
+    lab.run("notebook:run-cell")
+    assert lab.page.evaluate("panel.content.activeCell.model.sharedModel.source") == typed
+    assert look_at(lab)["cells"][place]["outputs"][0]["text"].startswith("✓ Right.")
