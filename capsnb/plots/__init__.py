@@ -7,6 +7,8 @@ alternative as its caption. In a page its ink is the page's own (`currentColor`)
 the same figure always gives the same bytes.
 """
 
+from capsnb.plots.charts import bars, lines, points
+from capsnb.plots.drawings import diagram, heatmaps, vectors
 from capsnb.plots.embed import Live, live, packed, to_html, to_svg, unpacked, use_style
 from capsnb.plots.images import image_grid, mistakes, perturbations, reconstructions
 from capsnb.plots.results import confusion_matrix, curves, reliability, roc, tint
@@ -14,7 +16,8 @@ from capsnb.plots.routing import couplings
 from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure
 
 __all__ = [
-    "COLOURS", "INK", "LINES", "MARKERS", "WIDTH", "Live", "confusion_matrix", "couplings", "curves", "describe",
-    "figure", "image_grid", "live", "mistakes", "packed", "perturbations", "reconstructions", "reliability", "roc",
-    "tint", "to_html", "to_svg", "unpacked", "use_style",
+    "COLOURS", "INK", "LINES", "MARKERS", "WIDTH", "Live", "bars", "confusion_matrix", "couplings", "curves",
+    "describe", "diagram", "figure", "heatmaps", "image_grid", "lines", "live", "mistakes", "packed", "perturbations",
+    "points", "reconstructions", "reliability", "roc", "tint", "to_html", "to_svg", "unpacked", "use_style",
+    "vectors",
 ]  # fmt: skip

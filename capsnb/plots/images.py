@@ -24,7 +24,14 @@ Images = Tensor | np.ndarray
 
 
 @in_style()
-def image_grid(images: Images, titles: Sequence[str] | None = None, columns: int | None = None) -> Figure:
+def image_grid(
+    images: Images,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    *,
+    rows: Sequence[str] = (),
+    alt: str | None = None,
+) -> Figure:
     """Show images side by side, each with its own pixels.
 
     Args:
@@ -32,12 +39,14 @@ def image_grid(images: Images, titles: Sequence[str] | None = None, columns: int
             (standardised images) are stretched from each image's darkest to its brightest value.
         titles: N texts, of one line or more, one above each image.
         columns: images in a row; None chooses what fits the titles.
+        rows: names of all rows, one before each.
+        alt: said in place of the titles: what the images show.
 
     Returns:
-        The figure; its text alternative counts the images and reads the titles. Say more with `describe`.
+        The figure; its text alternative counts the images and reads titles and rows.
 
     Raises:
-        ValueError: no image, another shape, values that are not finite, or another number of titles.
+        ValueError: no image, another shape, values that are not finite, or another number of titles or rows.
 
     >>> image_grid(torch.zeros(3, 1, 28, 28), titles=["a", "b", "c"]).alt
     '3 images of 28 x 28 pixels: a, b, c.'
@@ -47,9 +56,16 @@ def image_grid(images: Images, titles: Sequence[str] | None = None, columns: int
         raise ValueError(f"{len(titles)} titles for {len(pixels)} images: give one each")
     if columns is not None and columns < 1:
         raise ValueError(f"columns={columns} must be at least 1")
-    listed = ": " + ", ".join(" ".join(title.split()) for title in titles) if titles else ""
-    alt = f"{len(pixels)} images of {pixels.shape[2]} x {pixels.shape[1]} pixels{listed}."
-    return describe(_grid(pixels, columns, titles or ()), alt)
+    if rows and len(rows) != math.ceil(len(pixels) / (columns or len(pixels))):
+        raise ValueError(
+            f"{len(rows)} names of rows for {len(pixels)} images with columns={columns}: give one each"
+        )
+    named = [" ".join(title.split()) for title in (*(titles or ()), *rows) if title]
+    listed = ": " + ", ".join(named) if named else ""
+    counted = f"{len(pixels)} images of {pixels.shape[2]} x {pixels.shape[1]} pixels{listed}."
+    return describe(
+        _grid(pixels, columns or (len(pixels) if rows else None), titles or (), rows), alt or counted
+    )
 
 
 @in_style()

@@ -39,6 +39,8 @@ def curves(
     histories: History | Mapping[str, History | Sequence[History]],
     metrics: Sequence[str] = ("loss", "test_accuracy"),
     title: str | None = None,
+    *,
+    ylim: Mapping[str, tuple[float | None, float | None]] | None = None,
 ) -> Figure:
     """Draw how training went, one panel per metric, one line per model.
 
@@ -49,6 +51,7 @@ def curves(
         histories: name -> one `History`, or several of one model with different seeds; or a lone `History`.
         metrics: columns of a history.
         title: what to see.
+        ylim: metric -> lowest and highest value of its axis, in the unit that is shown.
 
     Returns:
         The figure; its text alternative gives first and last values.
@@ -71,6 +74,7 @@ def curves(
     sentences: list[str] = []
     for axis, metric in zip(axes.flat, metrics, strict=False):
         sentences += _draw_metric(axis, metric, runs)
+        axis.set_ylim((ylim or {}).get(metric, axis.get_ylim()))
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
     if len(every_run) > 1:

@@ -1,0 +1,402 @@
+"""Lines, points and bars, told apart not by colour alone, and described from the data that they show.
+
+Used in every chapter from 1, *Why capsules?*, on. Each function draws a figure of its own, or a panel of one:
+`fig, (left, right) = plots.figure(columns=2)`, then `plots.lines(..., ax=left)` and `plots.lines(..., ax=right)`, which
+return the figure. Besides its data each takes the following, and passes on all else (`xlabel`, `ylim`, `xscale`,
+`aspect`, ...) to `matplotlib.axes.Axes.set`:
+
+- `ax`: the panel to draw in; without it a figure is made;
+- `title`: of the panel or, without `ax`, of the figure; then also its `width` and `height` in inches;
+- `xticks`, `yticks`: values, or value -> name. A logarithmic axis writes values as they are, not as powers of 10;
+- `hlines`, `vlines`: horizontal and vertical reference lines, value -> what stands beside it ("" for nothing);
+- `legend`: a place in the panel, as matplotlib names them ("best"); "below" for one legend of the whole figure, made
+  once however many panels ask for it; None for none. A single name has no legend;
+- `alt`: said in place of the description that is made from the data; "" adds nothing. Descriptions of several panels
+  follow one another.
+
+Labels are written "quantity / unit".
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from capsnb.plots.images import to_array
+from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure, in_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Numbers = Tensor | np.ndarray | Sequence[float]
+_OWN = (
+    "ax",
+    "title",
+    "width",
+    "height",
+    "legend",
+    "alt",
+    "hlines",
+    "vlines",
+)  # all other settings are matplotlib's
+
+
+@in_style()
+def lines(
+    values: Mapping[str, Numbers | Mapping[float, float]],
+    x: Numbers | Mapping[str, Numbers] | None = None,
+    *,
+    marks: bool | None = None,
+    every: int | None = None,
+    first: int = 0,
+    floor: float | None = None,
+    style: Mapping[str, Any] | None = None,
+    **panel: Any,
+) -> Figure:
+    """Draw named lines, each with a colour, a line style and a marker of its own.
+
+    Args:
+        values: name -> heights, [N] or, for several lines of one look and one name, [N, lines]; or x -> height.
+        x: [N], one for all lines or name -> x; None counts from 0.
+        marks: markers on the points; None draws them where no line has more than 41 points.
+        every: points from one marker to the next; None marks at most a dozen.
+        first: place of the first line's colour, line style and marker; a panel may go on where another stopped.
+        floor: values below it, also 0, are drawn at it, and its tick says so: for a logarithmic axis.
+        style: further arguments of `matplotlib.axes.Axes.plot`, for all lines (`{"linestyle": "none"}`).
+        panel: settings that all charts have, see above.
+
+    Returns:
+        The figure; its text alternative gives each line's first and last value, and its highest and lowest where
+        they lie between.
+
+    Raises:
+        ValueError: no line, a line without a point, or one with another number of points than x.
+
+    >>> lines({"house": [0.85, 0.97], "boat": [0.14, 0.83]}, [1, 10], ylabel="length", xlabel="rounds").alt
+    'Length over rounds from 1 to 10: house 0.85 to 0.97; boat 0.14 to 0.83.'
+    """
+    if not values:
+        raise ValueError("lines needs at least one line: {name: heights}")
+    drawn = {name: _points_of(name, heights, x) for name, heights in values.items()}
+    ticks = panel.get("yticks", ())
+    names = dict(ticks) if isinstance(ticks, Mapping) else {}
+    if floor is not None:
+        names = names or {tick: number(tick) for tick in ticks}
+        panel["yticks"] = names = {floor: f"≤ {number(floor)}", **names}
+    axis, told = open_panel(panel), []
+    marked = max(len(across) for across, _ in drawn.values()) <= 41 if marks is None else marks
+    for k, (name, (across, heights)) in enumerate(drawn.items(), first):
+        heights = heights if floor is None else np.maximum(heights, floor)
+        look = {**_look(k), "markevery": every or math.ceil(len(across) / 12), **(style or {})}
+        look["marker"] = look["marker"] if marked else "none"
+        axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
+        told.append(f"{name} {_course(across, heights, names)}".strip())
+    reach = np.concatenate([across for across, _ in drawn.values()])
+    return finish(axis, panel, told, "over", f" from {number(reach.min())} to {number(reach.max())}")
+
+
+def _points_of(name: str, values: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a line's points are, [N], and its heights, [N, lines]."""
+    if isinstance(values, Mapping):
+        x, values = values.keys(), values.values()
+    elif isinstance(x, Mapping):
+        x = x[name]
+    heights = floats(values)
+    across = np.arange(float(np.atleast_1d(heights).shape[0])) if x is None else floats(x)
+    if not heights.size or heights.ndim > 2 or across.shape != heights.shape[:1]:
+        raise ValueError(
+            f"line {name!r} has heights of shape {heights.shape} and x of shape {across.shape}: "
+            "give as many of one as of the other, [N] or [N, lines], and at least one"
+        )
+    return across, heights.reshape(len(heights), -1)
+
+
+def floats(values: Any) -> np.ndarray:
+    """Return numbers, tensors or sequences of either as one array on the CPU."""
+    if isinstance(values, Iterable) and not isinstance(values, Tensor | np.ndarray):
+        values = [to_array(value) for value in values]  # of tensors, too, on any device
+    return to_array(values).astype(float)
+
+
+def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str]) -> str:
+    """Say where lines begin and end, and of a single one also how far it goes beyond that in between."""
+    seen = np.isfinite(heights).any(axis=1)
+    if not seen.any():
+        return "nowhere"
+    across, heights = across[seen], heights[seen]
+    said = [
+        [names.get(end) or number(end) for end in (np.nanmin(row), np.nanmax(row))]
+        for row in heights[[0, -1]]
+    ]
+    ends = [low if low == high else f"{low} – {high}" for low, high in said]
+    course = " to ".join(ends[: len(heights)])
+    line = heights[:, 0]
+    for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
+        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.05 * np.ptp(line)).all():
+            course += f", {word} {names.get(line[at]) or number(line[at])} at {number(across[at])}"
+    return course
+
+
+@in_style()
+def points(
+    values: Mapping[str, Mapping[Any, Any]],
+    *,
+    means: str | None = None,
+    intervals: Mapping[str, Mapping[Any, tuple[float, float]]] | None = None,
+    apart: float = 0.2,
+    horizontal: bool = False,
+    first: int = 0,
+    **panel: Any,
+) -> Figure:
+    """Draw each value as a mark, those of one name in one colour and shape: each seed of a network, say.
+
+    Args:
+        values: name -> place -> one value or several (none: not run yet). Places are numbers, or texts, which stand
+            side by side in the order in which they come.
+        means: "line" joins the means of the places, "bar" draws a short bar at each; None draws none.
+        intervals: name -> place -> lowest and highest value, drawn as a thin line.
+        apart: distance of neighbouring names' marks at one place, so that they do not hide one another.
+        horizontal: values go to the right, places from top to bottom.
+        first: place of the first name's colour and marker.
+        panel: settings that all charts have, see above.
+
+    Returns:
+        The figure; its text alternative gives the mean at each place, with the lowest and the highest value.
+
+    Raises:
+        ValueError: no name, or unknown `means`.
+
+    >>> points({"CapsNet": {1: [97.0, 98.0], 2: [98.5]}}, ylabel="accuracy / %", xlabel="blocks").alt
+    'Accuracy in % by blocks: CapsNet 97.5 (97 to 98) at 1, 98.5 at 2.'
+    """
+    if not values or means not in (None, "line", "bar"):
+        raise ValueError(
+            f'points needs {{name: {{place: values}}}}, and means "line", "bar" or None, not {means!r}'
+        )
+    axis, told = open_panel(panel), []
+    at = _places(axis, panel, values, "y" if horizontal else "x")
+    turn = slice(None, None, -1 if horizontal else 1)
+    for k, (name, row) in enumerate(values.items()):
+        colour, line, marker = _look(first + k).values()
+        shift = apart * (k - (len(values) - 1) / 2)
+        found = {place: some for place in row if len(some := np.atleast_1d(floats(row[place])))}
+        ends = (intervals or {}).get(name, {})
+        spots = [(at[place] + shift, value) for place, some in found.items() for value in some]
+        pale = 0.5 if means and len(spots) > len(found) else 1
+        axis.plot(*np.reshape(spots, (-1, 2)).T[turn], marker, color=colour, alpha=pale, label=name)
+        averages = [at[place] + shift for place in found], [some.mean() for some in found.values()]
+        if means == "line":
+            axis.plot(*averages[turn], color=colour, linestyle=line, linewidth=1.2)
+        elif means:
+            axis.plot(
+                *averages[turn], "|" if horizontal else "_", color=colour, markersize=16, markeredgewidth=3
+            )
+        for place, end in ends.items():
+            (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
+        told.append(f"{name} {_listed(found, ends)}".strip())
+    return finish(axis, panel, told, "by", turned=horizontal)
+
+
+def _listed(row: Mapping[Any, np.ndarray], ends: Mapping[Any, tuple[float, float]]) -> str:
+    """Say each place's mean and, unless that would be long, its lowest and highest value."""
+    said = []
+    for place, some in row.items():
+        low, high = map(number, ends.get(place, (some.min(), some.max())))
+        spread = f"{low} to {high}" if low != high else ""
+        if isinstance(place, str):
+            beside = f" ({', '.join(filter(None, (place, spread)))})"
+        else:
+            beside = (f" ({spread})" if spread and len(row) <= 4 else "") + f" at {place}"
+        said.append(number(some.mean()) + beside)
+    return ", ".join(said) or "not run yet"
+
+
+def _places(
+    axis: Axes, panel: dict[str, Any], values: Mapping[str, Mapping[Any, Any]], letter: str
+) -> dict[Any, float]:
+    """Return where each place of any row is along an axis, and name texts there."""
+    places = list(dict.fromkeys(place for row in values.values() for place in row))
+    if letter == "y":
+        axis.yaxis.set_inverted(True)  # what comes first stands at the top
+    if all(isinstance(place, int | float) for place in places):
+        return {place: float(place) for place in places}
+    room = 24 if letter == "y" else max(6, 62 // _columns(axis) // len(places))  # letters
+    names = [textwrap.fill(str(place), room, break_long_words=False) for place in places]
+    panel.setdefault(f"{letter}ticks", dict(enumerate(names)))
+    return {place: float(i) for i, place in enumerate(places)}
+
+
+@in_style()
+def bars(
+    values: Mapping[str, Mapping[Any, float]],
+    *,
+    vertical: bool = False,
+    stacked: bool = False,
+    numbers: bool = True,
+    first: int = 0,
+    **panel: Any,
+) -> Figure:
+    """Draw bars from left to right, or upright, with their numbers at the ends.
+
+    Args:
+        values: name -> row -> length, at least 0; a row that a name lacks has no bar of it. Bars of one row stand
+            beside one another.
+        vertical: bars go upwards.
+        stacked: bars of one row begin where the one before ends, and have no numbers.
+        numbers: written at the end of each bar.
+        first: place of the first name's colour.
+        panel: settings that all charts have, see above.
+
+    Returns:
+        The figure; its text alternative gives every length.
+
+    Raises:
+        ValueError: no bar.
+
+    >>> bars({"": {"squash": 1.5, "votes": 40.0}}, xlabel="memory / MB").alt
+    'Memory in MB: 1.5 (squash), 40 (votes).'
+    """
+    if not any(values.values()):
+        raise ValueError("bars needs at least one bar: {name: {row: length}}")
+    axis, told = open_panel(panel), []
+    at = _places(axis, panel, values, "x" if vertical else "y")
+    draw, thickness, base = (axis.bar, "width", "bottom") if vertical else (axis.barh, "height", "left")
+    thick = 0.6 if stacked else 0.8 / len(values)
+    ends = dict.fromkeys(at, 0.0)
+    for k, (name, row) in enumerate(values.items()):
+        shift = 0 if stacked else thick * (k - (len(values) - 1) / 2)
+        lengths, begin = floats(row.values()), [ends[place] * stacked for place in row]
+        look: dict[str, Any] = {thickness: 0.94 * thick, base: begin, "color": _look(first + k)["color"]}
+        drawn = draw([at[place] + shift for place in row], lengths, label=name, **look)
+        ends |= zip(row, lengths + begin, strict=True)
+        if numbers and not stacked:
+            axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
+        told.append(f"{name} {_listed(dict(zip(row, lengths[:, None], strict=True)), {})}".strip())
+    axis.grid(visible=False, axis="x" if vertical else "y")
+    (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
+    return finish(axis, panel, told, "by", turned=not vertical)
+
+
+def number(value: float) -> str:
+    """Write a number with three digits or, from 10 on, one behind the point.
+
+    >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2)]
+    ['0.123', '97.5', '12,346', '3e-10', '2']
+    """
+    if 10 <= abs(value) < 1e6:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}".removesuffix(".0")
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def open_panel(panel: Mapping[str, Any]) -> Axes:
+    """Return the panel that was given, or that of a new figure."""
+    if "ax" in panel:
+        return panel["ax"]
+    return figure(panel.get("title"), width=panel.get("width", WIDTH), height=panel.get("height"))[1]
+
+
+def finish(
+    axis: Axes,
+    panel: Mapping[str, Any],
+    told: Sequence[str],
+    link: str = "",
+    span: str = "",
+    *,
+    turned: bool = False,
+) -> Figure:
+    """Label a panel, draw reference lines and legend, and add what the panel shows to the figure's description.
+
+    Args:
+        axis: from `open_panel`.
+        panel: its settings.
+        told: what is said of each name.
+        link: between the quantity and what it depends on: "over", "by".
+        span: of what it depends on: " from 1 to 10".
+        turned: the quantity goes to the right, not up.
+
+    """
+    set_axes(axis, panel)
+    across, upright = panel.get("hlines", {}), panel.get("vlines", {})
+    beside: dict[str, Any] = {"textcoords": "offset points"}
+    for value, name in across.items():
+        axis.axhline(value, color=INK, linewidth=1, linestyle=":")
+        axis.annotate(
+            name, (1, value), (-2, 2), axis.get_yaxis_transform(), ha="right", va="bottom", **beside
+        )
+    for value, name in upright.items():
+        axis.axvline(value, color=INK, linewidth=1, linestyle=":")
+        axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), va="top", **beside)
+    _add_legend(axis, panel.get("legend", "best"))
+    title = panel.get("title", "") if "ax" in panel else ""
+    place, quantity = (
+        panel.get(f"{letter}label", "").replace(" / ", " in ") for letter in ("yx" if turned else "xy")
+    )
+    what = f"{quantity} {link} {place}{span}" if quantity and place and link else quantity if link else ""
+    heads = [part[:1].upper() + part[1:] if part[1:2].islower() else part for part in (title, what) if part]
+    head = ". ".join(heads) + ": " if heads else ""
+    named = [f"{name} at {number(value)}" for value, name in {**across, **upright}.items() if name]
+    sentence = f"{head}{'; '.join([*told, *named])}."
+    return add_alt(axis.figure, panel.get("alt", sentence))
+
+
+def add_alt(fig: Any, sentence: str) -> Figure:
+    """Add a sentence to a figure's description, which begins with the figure's title."""
+    told = getattr(fig, "alt", "") or fig.get_suptitle()
+    told += "." if told and told[-1] not in ".?!" else ""
+    return describe(fig, f"{told} {sentence}") if sentence else fig
+
+
+def set_axes(axis: Axes, panel: Mapping[str, Any]) -> None:
+    """Set scales, then ticks, which a change of scale would drop, then limits, which ticks would widen."""
+    given = {name: value for name, value in panel.items() if name not in _OWN}
+    axis.set(**{name: given.pop(name) for name in ("xscale", "yscale") if name in given})
+    for letter, along in (("x", axis.xaxis), ("y", axis.yaxis)):
+        ticks = given.pop(f"{letter}ticks", None)
+        if ticks is not None and along.get_scale() == "log" and not isinstance(ticks, Mapping):
+            ticks = {tick: number(tick) for tick in ticks}
+        if isinstance(ticks, Mapping):
+            along.set_ticks(list(ticks), [str(name) for name in ticks.values()])
+            along.minorticks_off()
+        elif ticks is not None:
+            along.set_ticks(list(ticks))
+    axis.set(**given)
+    if "ax" in panel and "title" in panel:
+        axis.set_title(panel["title"])
+
+
+def _add_legend(axis: Axes, place: str | None) -> None:
+    """Make a panel's legend if there is more than one name, or that of its figure anew."""
+    fig: Any = axis.figure
+    handles: dict[str, Any] = {}
+    for panel in fig.axes if place == "below" else [axis]:
+        handles |= zip(*panel.get_legend_handles_labels()[::-1], strict=True)
+    if place is None or len(handles) < 2:
+        return
+    if place != "below":
+        axis.legend(loc=place, fontsize=11 if _columns(axis) == 1 else 10)  # type: ignore[call-overload]
+        return
+    for legend in [*fig.legends]:
+        legend.remove()
+    wide = (  # inches of each number of columns
+        (n, sum(0.7 + 0.08 * max(map(len, part)) for part in np.array_split([*handles], n)))
+        for n in range(len(handles), 0, -1)
+    )
+    columns = next((n for n, inches in wide if inches <= fig.get_figwidth()), 1)
+    fig.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+
+
+def _columns(axis: Axes) -> int:
+    spec = axis.get_subplotspec()
+    return spec.get_gridspec().ncols if spec else 1
+
+
+def _look(k: int) -> dict[str, Any]:
+    """Return colour, line style and marker in place k."""
+    k %= len(COLOURS)
+    return {"color": COLOURS[k], "linestyle": LINES[k], "marker": MARKERS[k]}
