@@ -34,34 +34,33 @@ OFF = (
     "apputils-extension:announcements",
 )
 
-# The files of the server's configuration folder.
-CONFIGURATION: dict[str, dict[str, Any]] = {
-    "jupyter_server_config.json": {
-        "ServerApp": {
-            "open_browser": False,
-            "ip": "127.0.0.1",
-            "allow_root": True,  # in a container
-            "jpserver_extensions": {"jupyter_lsp": False, "jupyter_server_terminals": False},
-        },
-        "LabApp": {
-            "expose_app_in_browser": True,  # as window.jupyterapp
-            "extension_manager": "readonly",
-            "news_url": None,
-            "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        },
+SERVER = {
+    "ServerApp": {
+        "open_browser": False,
+        "ip": "127.0.0.1",
+        "allow_root": True,  # in a container
+        "jpserver_extensions": {"jupyter_lsp": False, "jupyter_server_terminals": False},
     },
+    "LabApp": {
+        "expose_app_in_browser": True,  # as window.jupyterapp
+        "extension_manager": "readonly",
+        "news_url": None,
+        "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    },
+}
+SETTINGS = {
+    # Cells out of sight are rendered as well.
+    "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
+    "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
+    "apputils-extension/themes": {"adaptive-theme": True},  # dark where the browser asks for it
+    "docmanager-extension/plugin": {"autosave": False},
+}
+CONFIGURATION: dict[str, dict[str, Any]] = {  # the files of the server's configuration folder
+    "jupyter_server_config.json": SERVER,
     "labconfig/page_config.json": {"disabledExtensions": {f"@jupyterlab/{name}": True for name in OFF}},
     **{
         f"lab/user-settings/@jupyterlab/{name}.jupyterlab-settings": values
-        for name, values in {
-            "notebook-extension/tracker": {  # cells out of sight are rendered as well
-                "windowingMode": "none",
-                "scrollPastEnd": False,
-            },
-            "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
-            "apputils-extension/themes": {"adaptive-theme": True},  # dark where the browser asks for it
-            "docmanager-extension/plugin": {"autosave": False},
-        }.items()
+        for name, values in SETTINGS.items()
     },
 }
 

@@ -22,7 +22,7 @@ NOTEBOOKS = [*chapters.chapters(), *chapters.pages()]
 RUN = chapters.chapters(["02", "10", "13"])
 SMALLEST = (100, 60)  # pixels of a figure
 FIGURE = {"image/png", "image/svg+xml", "text/html"}  # the last is what no figure should be
-MARK = re.compile(r"(?<!`)\{[a-z][\w:+-]*\}`|:::|\{(?:admonition|cite|term)|^\([\w-]+\)=$|```", re.MULTILINE)
+MARK = re.compile(r"(?<!`)\{[a-z][\w:+-]*\}`|:::|\{(?:admonition|cite|term)|^\([\w-]+\)=$", re.MULTILINE)
 SUMMARY = re.compile(r"<summary>(.*?)</summary>")
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, double_inline=True)
 
@@ -33,7 +33,8 @@ LOOK = """() => {
   const words = (part) => {
     const copy = inert.importNode(part, true);  // in the page itself, a copy would load its pictures once more
     copy.querySelectorAll("mjx-container, .jp-InternalAnchorLink").forEach((one) => one.remove());
-    copy.querySelectorAll("code").forEach((one) => one.replaceWith("`" + one.textContent + "`"));
+    copy.querySelectorAll("code").forEach((one) => one.replaceWith(
+      (one.className.match(/language-({.*})/)?.[1] ?? "") + "`" + one.textContent + "`"));
     return copy.textContent;
   };
   const output = ({ node }) => {  // the prompt beside it left out
@@ -105,11 +106,12 @@ def untrusted(request, lab, folder):
 
 def figures_are_pictures_with_captions(shown):
     """Nothing but a PNG is shown untrusted, the SVG where it is trusted; then the description, in words."""
-    kind = "image/svg+xml" if shown.trusted else "image/png"
+    kind, figures = "image/svg+xml" if shown.trusted else "image/png", 0
     for cell, look in shown.cells("code"):
         for k, output in enumerate(cell.outputs):
             if not FIGURE & set(output.get("data", {})):
                 continue
+            figures += 1
             picture, *after = look["outputs"][k:]
             assert picture["drawn"], f"no picture: {picture['text'][:80]!r}"
             assert picture["kind"] == kind
@@ -117,6 +119,7 @@ def figures_are_pictures_with_captions(shown):
             words = " ".join(output.data["text/plain"].split())
             assert after and " ".join(after[0]["text"].split()) == words
             assert len(words.split()) > 3
+    assert figures or not any("plots." in cell.source for cell, _ in shown.cells("code"))
 
 
 def no_myst_mark_is_left(shown):
@@ -225,6 +228,11 @@ def use_html(notebook):
     del data["image/png"]
 
 
+def leave_out_the_figure(notebook):
+    notebook.cells[1].source += "\nplots.describe(fig, words)"
+    notebook.cells[1].outputs.clear()
+
+
 def leave_out_the_caption(notebook):
     del notebook.cells[1].outputs[1]
 
@@ -248,10 +256,12 @@ def fold_another_cell(notebook):
     ("check", "spoil"),
     [
         (figures_are_pictures_with_captions, use_html),
+        (figures_are_pictures_with_captions, leave_out_the_figure),
         (figures_are_pictures_with_captions, leave_out_the_caption),
         (no_myst_mark_is_left, add("As {cite:t}`sabour2017` writes.")),
         (no_myst_mark_is_left, add("A {term}`squash`.")),
         (no_myst_mark_is_left, add(":::{admonition} Predict first\nWhat?\n:::")),
+        (no_myst_mark_is_left, add("```{note}\nWhat?\n```")),
         (no_myst_mark_is_left, add("(a-place)=\n## A heading")),
         (details_are_closed, add("<details open>\n<summary>A</summary>\n\nB\n\n</details>")),
         (tagged_cells_are_folded, show_the_code),
