@@ -410,3 +410,9 @@ def test_charts_are_shown_in_the_books_style_wherever_they_are_drawn():
         assert sizes and min(sizes) >= 10
     pages = [plots.to_html(fig) for fig in figures]
     assert all(one != other for one, other in pairwise(pages))
+
+
+def test_long_names_of_places_break_between_words_only():
+    fig = plots.points({"seeds": {"capsules": 1, "linear head, cross-entropy": 2, "none": 3}})
+    names = [label.get_text() for label in fig.axes[0].get_xticklabels()]
+    assert names == ["capsules", "linear head,\ncross-entropy", "none"]

@@ -229,7 +229,8 @@ def _places(
     if all(isinstance(place, int | float) for place in places):
         return {place: float(place) for place in places}
     room = 24 if letter == "y" else max(6, 62 // _columns(axis) // len(places))  # letters
-    names = [textwrap.fill(str(place), room, break_long_words=False) for place in places]
+    wrap = textwrap.TextWrapper(room, break_long_words=False, break_on_hyphens=False)
+    names = [wrap.fill(str(place)) for place in places]
     panel.setdefault(f"{letter}ticks", dict(enumerate(names)))
     return {place: float(i) for i, place in enumerate(places)}
 

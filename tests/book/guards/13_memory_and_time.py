@@ -1,0 +1,1 @@
+assert shallow == deep  # the process's largest size never falls
