@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path:
@@ -31,13 +33,42 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp creates private files, but results are shared
+            with suppress(OSError):  # some network and memory file systems have no such thing
+                os.fsync(file.fileno())
+        with suppress(OSError):  # mkstemp creates private files, but results are shared; not all systems can
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+VERSION = 2  # of what capsnb saves; files without a number are of version 1
+FORMAT = {"format": VERSION}
+
+
+class NewerFormatError(ValueError):
+    """A newer capsnb wrote the file, so it is not damaged."""
+
+
+def check_format(saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Take the number of the format out of what was saved; refuse that of a newer capsnb by name.
+
+    Raises:
+        NewerFormatError: a newer version wrote the file.
+
+    >>> check_format({"format": 99}, "run.json")
+    Traceback (most recent call last):
+    ...
+    capsnb.files.NewerFormatError: run.json was written by a newer capsnb (format 99; ...): update capsnb
+    """
+    version = saved.pop("format", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise NewerFormatError(
+            f"{os.fspath(path)} was written by a newer capsnb (format {version}; this one reads up to {VERSION}): "
+            "update capsnb"
+        )
 
 
 def results() -> Path:

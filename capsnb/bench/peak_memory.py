@@ -70,14 +70,9 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
     from torch._subclasses.fake_tensor import FakeTensorMode  # private: imported only when it is needed
 
     check_positive(batch=batch)
-    with torch.random.fork_rng(devices=[]):
+    # The state of the random generator is not fake.
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
         model: Any = network()
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # the state of the random generator is not fake
-        for module in model.modules():  # `.to` would write into the existing tensors
-            for part in (module._parameters, module._buffers):
-                for name, tensor in part.items():
-                    if tensor is not None:
-                        part[name] = fake.from_tensor(tensor)
         images = torch.empty(batch, *model.image_shape)
         targets, labels = torch.empty_like(images), torch.empty(batch, dtype=torch.long)
         optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
