@@ -242,7 +242,7 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
         ([0, 1], [[1, 0]], ("a", "b"), "expected"),
         ([], np.zeros((0, 2)), ("a", "b"), "at least one image"),
         ([0, 2], [[1, 0], [0, 1]], ("a", "b"), "labels range from 0 to 2"),
-        ([0, 1], [[1, 0], [0, 1]], ("a", "a"), "must be unique"),
+        ([0, 1], [[1, 0], [0, 1]], ("a", "a"), "must differ"),
     ],
 )
 def test_what_does_not_fit_is_named(labels: list, scores: list, classes: tuple, message: str) -> None:

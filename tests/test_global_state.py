@@ -142,10 +142,11 @@ def test_a_last_batch_of_one_is_told_before_training_where_there_is_batch_norm(s
         fit(model, few, config, progress=False)
 
 
-def test_the_mean_of_an_epoch_is_over_images_not_batches(data, monkeypatch):
+def test_the_mean_of_an_epoch_is_over_images_not_batches(data):
     """With a learning rate of next to nothing the loss of an epoch is that of the network, however it is cut."""
+    plain = data.with_preprocess(pad=0)  # no random crop
     losses = [
-        trained(data, TrainConfig(epochs=1, batch_size=size, learning_rate=1e-12))[1][0] for size in (64, 63)
+        trained(plain, TrainConfig(epochs=1, batch_size=size, learning_rate=1e-12))[1][0] for size in (64, 63)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

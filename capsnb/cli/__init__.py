@@ -37,9 +37,10 @@ def main() -> NoReturn:
     """Run a command; what is wrong with the input or the machine is one line, not a traceback."""
     try:
         app()
-    except KeyboardInterrupt:
-        _complain("stopped; the same command resumes a training run from its last whole epoch")
-        raise SystemExit(130) from None
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            _complain("stopped; the same command resumes a training run from its last whole epoch")
+        raise
     except EXPECTED as error:
         if _Shown.debug:
             raise
@@ -58,6 +59,7 @@ def main() -> NoReturn:
     raise SystemExit(0)
 
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 # What input or machine can cause. PyTorch raises RuntimeError for sizes that do not fit, and for too little memory.
 EXPECTED = (
     ValueError,
