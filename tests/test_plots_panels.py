@@ -57,6 +57,7 @@ def test_lines_of_any_kind_differ_in_more_than_colour_and_are_told(names, kinds,
 def test_a_line_tells_where_it_turns():
     fig = plots.lines({"up and down": [0, 9.5, 1], "even": [1, 1.02, 3], "down": [2, -4, 2]}, [10, 20, 30])
     assert fig.alt == "up and down 0 to 1, highest 9.5 at 20; even 1 to 3; down 2 to 2, lowest -4 at 20."
+    assert plots.lines({"flat": [1, 1.0004, 1]}).alt == "flat 1 to 1."  # 1 is no higher than 1 to a reader
 
 
 def test_gaps_at_the_ends_are_passed_over():
@@ -223,6 +224,14 @@ def test_means_and_intervals_of_points():
     )
     bars = plots.points(values, means="bar").axes[0].lines[1]
     assert (bars.get_marker(), [*bars.get_ydata()]) == ("_", [0.5, 0.5])
+
+
+@pytest.mark.parametrize("legend", ["best", "below"])
+def test_a_legend_is_not_as_pale_as_the_marks_of_many_seeds(legend):
+    values = {"net": {1: [0.25, 0.75]}, "other": {1: [0.5, 1]}}
+    fig = plots.points(values, means="line", legend=legend)
+    (made,) = fig.legends or [fig.axes[0].get_legend()]
+    assert [handle.get_alpha() for handle in made.legend_handles] == [1, 1]
 
 
 def test_points_need_a_name_and_a_kind_of_mean():

@@ -112,7 +112,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
 
 
 def fold(cell: NotebookNode, folded: bool) -> None:
-    """Fold a cell, or unfold it, in every program as in the book: JupyterLab, VS Code and Colab each have a way."""
+    """Fold a cell, or unfold it, as in the book: JupyterLab and Colab each have a way, and VS Code may follow one."""
     cell.source = TITLE.sub("", cell.source)
     if folded:
         what = "Draw the figure" if "plots." in cell.source else "Compute the numbers"

@@ -138,8 +138,10 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
     course = " to ".join(ends[: len(heights)])
     line = heights[:, 0]
     for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
-        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.05 * np.ptp(line)).all():
-            course += f", {word} {names.get(line[at]) or number(line[at])} at {number(across[at])}"
+        beyond = (sign * (line[at] - line[[0, -1]]) > 0.05 * np.ptp(line)).all()
+        extreme = names.get(line[at]) or number(line[at])
+        if heights.shape[1] == 1 and beyond and extreme not in ends:
+            course += f", {word} {extreme} at {number(across[at])}"
     return course
 
 
@@ -379,7 +381,8 @@ def _add_legend(axis: Axes, place: str | None) -> None:
     if place is None or len(handles) < 2:
         return
     if place != "below":
-        axis.legend(loc=place, fontsize=11 if _columns(axis) == 1 else 10)  # type: ignore[call-overload]
+        legend: Any = axis.legend(loc=place, fontsize=11 if _columns(axis) == 1 else 10)  # type: ignore[call-overload]
+        _make_opaque(legend)
         return
     for legend in [*fig.legends]:
         legend.remove()
@@ -388,7 +391,13 @@ def _add_legend(axis: Axes, place: str | None) -> None:
         for n in range(len(handles), 0, -1)
     )
     columns = next((n for n, inches in wide if inches <= fig.get_figwidth()), 1)
-    fig.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+    _make_opaque(fig.legend(handles.values(), handles, loc="outside lower center", ncols=columns))
+
+
+def _make_opaque(legend: Any) -> None:
+    """Show names in full colour, also of marks that are pale because there are many."""
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
 
 
 def _columns(axis: Axes) -> int:

@@ -142,16 +142,26 @@ def _small_svg(document: str, alt: str) -> str:
     body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
     body = _own_identifiers(body, alt)
     body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', lambda found: _short(found[0]), body)
+    body = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), body)
     body = re.sub(r"\s*\n\s*", "\n", body).replace("base64,\n", "base64,")
     pixels = [round(float(points) * 96 / 72) for points in (width, height)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{pixels[0]}" height="{pixels[1]}" '
         f'viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alt)}" '
-        f'style="{_ON_WHITE}">{body}</svg>'
+        f'stroke-linejoin="round" stroke-linecap="butt" style="max-width:100%;height:auto">{_GROUND}{body}</svg>'
     )
 
 
-_ON_WHITE = "background:#fff;stroke-linejoin:round;stroke-linecap:butt;max-width:100%;height:auto"
+_GROUND = '<rect width="100%" height="100%" fill="#fff"/>'
+
+
+def _attributes(style: str) -> str:
+    """Return declarations as attributes: GitHub and nbviewer have taken styles away, and all was filled with black."""
+    declared = (one.partition(":") for one in style.split(";") if one.strip())
+    values = {name.strip(): value.strip() for name, _, value in declared}
+    rest = values.pop("font", None)  # older matplotlib's shorthand, which no attribute is
+    shown = "".join(f' {name}="{value}"' for name, value in values.items())
+    return shown + (f' style="font: {rest}"' if rest else "")
 
 
 def to_html(fig: Figure) -> str:
@@ -181,13 +191,13 @@ def in_page(svg: str, live: Mapping[str, Any] | None = None) -> str:
         svg: as `to_svg` wrote it.
         live: a live figure's name and numbers, as its output holds them.
 
-    >>> in_page('<svg style="background:#fff">', {"name": "squash", "given": {}})[:53]
+    >>> in_page('<svg style="height:auto">', {"name": "squash", "given": {}})[:53]
     '<div class="live" data-live="squash" data-given="{}">'
     """
     ground, size = "color:inherit;background:transparent", r' width="(\d+)" height="\d+"'
-    svg = svg.replace(INK, "currentColor").replace("background:#fff", ground, 1)
+    svg = svg.replace(INK, "currentColor").replace(_GROUND, "", 1)
     if width := re.search(size, svg):
-        svg = re.sub(size, "", svg, count=1).replace(' style="', f' style="width:{width[1]}px;', 1)
+        svg = re.sub(size, "", svg, count=1).replace(' style="', f' style="width:{width[1]}px;{ground};', 1)
     page = f'<figure class="capsnb-figure" style="margin:0.75rem 0;{ground}">{svg}</figure>'
     if live is None:
         return page
