@@ -72,7 +72,9 @@ def test_the_embedded_split_is_the_same_for_ever():
 
 def test_splits_refuse_what_is_not_a_set_of_labelled_images():
     images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"images as a tensor of torch\.uint8, not a tensor of torch\.float32"):
+    with pytest.raises(
+        TypeError, match=r"images as a tensor of torch\.uint8, not a tensor of torch\.float32"
+    ):
         Split(images.float(), labels)
     with pytest.raises(TypeError, match=r"torch\.int32"):
         Split(images, labels.int())

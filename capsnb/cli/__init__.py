@@ -1,4 +1,4 @@
-"""The command line: `python -m capsnb train | evaluate | compare | data | memory | bench | reproduce`."""
+"""The command line: `python -m capsnb train | evaluate | compare | data | memory | bench | reproduce | doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from capsnb import distributed
-from capsnb.cli import measuring, reproducing, training
+from capsnb.cli import doctor, measuring, reproducing, training
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -17,6 +17,7 @@ for command in (training.train, training.evaluate, training.compare, training.da
 app.command("memory")(measuring.memory_of_a_step)
 app.add_typer(measuring.bench, name="bench")
 app.command()(reproducing.reproduce)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback()
