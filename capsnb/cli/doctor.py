@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import typer
 
+from capsnb.cli.options import Root
 from capsnb.data import DATASETS, load_data
 from capsnb.kernels import native
 from capsnb.layers import RoutingCapsules
@@ -20,11 +21,7 @@ from capsnb.reversible import MomentumCapsules
 from capsnb.routing import routing_by_agreement
 
 
-def doctor(
-    root: str | None = typer.Option(
-        None, metavar="PATH", help="folder of the data sets; default $CAPSNB_DATA or ./data"
-    ),
-) -> None:
+def doctor(root: Root = None) -> None:
     """Print versions, hardware, kernels, data sets and free disk space, and test routing and reversibility."""
     failed = False
     for name, find in _questions(root):
