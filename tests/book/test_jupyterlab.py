@@ -293,6 +293,30 @@ def test_a_cell_that_fails_is_reported(lab, folder, tmp_path):
         lab.run()
 
 
+COUNTING = """\
+import time
+from capsnb import progress_bar
+for number in progress_bar(range(20), "counting", delay=0):
+    time.sleep(0.2)
+print("done")"""
+
+
+def test_a_bar_counts_in_plain_text_and_goes(lab, folder, tmp_path):
+    """Text on stderr would stand there as an error does, on a red ground."""
+    cells = [nbformat.v4.new_code_cell(COUNTING)]
+    nbformat.write(chapters.tidy(nbformat.v4.new_notebook(cells=cells)), tmp_path / "notebook.ipynb")
+    lab.show(jupyterlab.copied(tmp_path / "notebook.ipynb", folder), kernel=True)
+    lab.page.evaluate(jupyterlab.RUN, "notebook:run-cell")
+    bar = lab.page.locator(".jp-OutputArea-output", has_text=re.compile(r"counting: +\d+%\|.*\| \d+/20"))
+    bar.wait_for(timeout=60_000)
+    assert bar.get_attribute("data-mime-type") == "text/plain"
+    assert bar.evaluate("place => getComputedStyle(place).backgroundColor") == "rgba(0, 0, 0, 0)"
+    lab.page.wait_for_function(jupyterlab.FINISHED, timeout=60_000)
+    texts = [output["text"] for output in look_at(lab)["cells"][0]["outputs"]]
+    assert [text for text in texts if text] == ["done"]
+    assert not lab.errors
+
+
 def as_committed(notebook):
     """A notebook without what may differ from run to run: of most outputs only their kinds are left."""
     cells = chapters.tidy(notebook).cells

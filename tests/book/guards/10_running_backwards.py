@@ -3,7 +3,8 @@
 assert farthest < 1e-3  # of the points on the way home from the way out
 
 # The search: lost at full strength, stalled at 0.3, found at 0.1.
-assert search_errors[1.0][-1] > 0.1 > search_errors[0.3][-1] > 1e-3 > 1e6 * search_errors[0.1][-1]
+full, weaker, weak, _ = (errors[-1] for errors in search_errors.values())
+assert full > 0.1 > weaker > 1e-3 > 1e6 * weak
 
 # The mass on a spring comes home at 0.9 and not at 0.5.
 assert missed[0.9][0] < 1e-5 and missed[0.5][0] > 1
