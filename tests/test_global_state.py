@@ -99,6 +99,17 @@ def test_a_run_that_is_stopped_takes_its_autocast_off(stop, data, monkeypatch):
     assert seen == [True, False] and "forward" not in vars(model)
 
 
+def test_random_numbers_go_on_where_they_were(data):
+    model = CapsNet(channels=8, capsule_types=2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fit(model, data, CONFIG, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(FloatingPointError):
+        fit(model, data, TrainConfig(epochs=3, batch_size=32, learning_rate=1e30), progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_settings_of_pytorch_are_as_they_were(data):
     def settings():
         return (

@@ -162,7 +162,7 @@ class ImageData:
 
         >>> from capsnb.data import load_data
         >>> load_data().with_preprocess(rotate=10).preprocess.rotate
-        10
+        10.0
         """
         return replace(self, preprocess=replace(self.preprocess, **changes))
 

@@ -57,6 +57,9 @@ def fit(
     statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
     `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
+    What the run changes for the whole process is put back at its end, also after an error: random numbers, precision,
+    Accelerate's state. What others hold there does not change the run.
+
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
         data: images, and how to preprocess them.
@@ -74,10 +77,14 @@ def fit(
         ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
             of another run.
     """
-    with _own_accelerate_state(), closing(_Trainer(model, data, config or TrainConfig())) as trainer:
-        return _train(
-            trainer, None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT, progress, budget
-        )
+    path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
+    gpu = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with (
+        torch.random.fork_rng(gpu),
+        _own_accelerate_state(),
+        closing(_Trainer(model, data, config or TrainConfig())) as trainer,
+    ):
+        return _train(trainer, path, progress, budget)
 
 
 def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) -> History:
