@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 import pytest
 
-collect_ignore = [] if find_spec("triton") else ["capsnb/kernels/triton_backend.py"]
+# Guards run after a chapter's last cell, with its variables.
+collect_ignore = ["tests/book/guards", *([] if find_spec("triton") else ["capsnb/kernels/triton_backend.py"])]
 
 # The first test that uses one of these fixtures makes it for all workers, so it starts first.
 MADE_ONCE = ("pages", "site", "older")

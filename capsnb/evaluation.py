@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb import distributed
-from capsnb.files import write_atomically
+from capsnb.files import FORMAT, check_format, write_atomically
 
 if TYPE_CHECKING:
     from capsnb.data import ImageData
@@ -46,12 +46,13 @@ class Evaluation:
         confusion: J x J counts; rows are true classes, columns are predicted classes.
         roc: J entries `{class, fpr, tpr}`, the one-vs-rest curve from (0, 0) to (1, 1) in at most 200 points;
             empty lists if the split has no image of the class, or only images of the class.
-        auc: area under each class's full curve, and their mean as `"macro"`; None where undefined.
+        auc: area under each class's full curve; None where undefined.
         reconstruction_error: mean over images of the sum of squared pixel errors (pixels in [0, 1]); None
             without a decoder.
         mistakes: `{index, truth, prediction, confidence}` (labels as integers, confidence = the score of the
             predicted class), the most confident first.
         split: `"train"` or `"test"`.
+        macro_auc: mean of the areas that are defined; None if none is.
         calibration: `{low, high, count, score, accuracy}` for each bin (a tenth of [0, 1]) that holds the score of a
             predicted class: number of images, mean score, and accuracy; empty if such a score is outside [0, 1], or
             if the file comes from a version without calibration.
@@ -70,13 +71,14 @@ class Evaluation:
     reconstruction_error: float | None
     mistakes: list[dict[str, Any]]
     split: str = "test"
+    macro_auc: float | None = None
     calibration: list[dict[str, Any]] = field(default_factory=list)
     calibration_error: float | None = None
 
     def __repr__(self) -> str:
         parts = [f"{self.accuracy:.2%} of {self.count} {self.split} images right"]
-        if (macro := self.auc["macro"]) is not None:
-            parts.append(f"macro AUC {macro:.4f}")
+        if self.macro_auc is not None:
+            parts.append(f"macro AUC {self.macro_auc:.4f}")
         if self.reconstruction_error is not None:
             parts.append(f"squared error per reconstruction {self.reconstruction_error:.2f}")
         return f"<Evaluation on {self.dataset}: {', '.join(parts)}>"
@@ -96,7 +98,9 @@ class Evaluation:
         >>> evaluate(model, data).save("runs/evaluation.json")  # doctest: +SKIP
         PosixPath('runs/evaluation.json')
         """
-        return write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        return write_atomically(
+            path, json.dumps({**FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
@@ -130,13 +134,23 @@ class Evaluation:
             ) from error
         names = {part.name for part in fields(cls)}
         required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+        if isinstance(found, dict):
+            check_format(found, path)
         if not isinstance(found, dict) or not required <= set(found) <= names:
             keys = set(found) if isinstance(found, dict) else set()
             wrong = f"missing {sorted(required - keys)}, unknown {sorted(keys - names)}"
             raise ValueError(
                 f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
             )
-        return cls(**found | {"classes": tuple(found["classes"])})
+        return cls.from_dict(found)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Evaluation:
+        """Return the evaluation of which `saved` holds the attributes, as JSON has them."""
+        classes, auc = tuple(saved["classes"]), dict(saved["auc"])
+        if "macro_auc" not in saved and "macro" not in classes:  # before 0.2 the mean stood among the classes
+            saved = saved | {"macro_auc": auc.pop("macro", None)}
+        return cls(**saved | {"classes": classes, "auc": auc})
 
 
 @contextmanager
@@ -275,10 +289,8 @@ def evaluation_of_scores(
             f"labels range from {truth.min()} to {truth.max()}, but there are {number} classes: "
             f"expected 0 to {number - 1}"
         )
-    if len({*classes, "macro"}) <= number:
-        raise ValueError(
-            f'classes={tuple(classes)} must be unique, and none may be "macro", the name of the mean'
-        )
+    if len({*map(str, classes)}) < number:
+        raise ValueError(f"the names of classes must differ, got {tuple(classes)}")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise ValueError(
@@ -328,7 +340,8 @@ def evaluation_of_scores(
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)
         ],
-        auc=auc | {"macro": math.fsum(areas) / len(areas) if areas else None},
+        auc=auc,
+        macro_auc=math.fsum(areas) / len(areas) if areas else None,
         reconstruction_error=reconstruction_error,
         mistakes=[
             {

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from capsnb.values import plain_fields, whole_number
+
 ALL_IMAGES = slice(None)
 MIN_STD = 1e-6  # a smaller standard deviation is rounding error (float32 has a precision of 1.2e-7 near 1)
 
@@ -48,17 +50,13 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Check the type and the range of each setting."""
-        _check_integer("pad", self.pad, at_least=0)
-        if self.crop is not None:
-            _check_integer("crop", self.crop, at_least=1)
-        if self.resize is not None:
-            _check_integer("resize", self.resize, at_least=1)
-        if isinstance(self.rotate, bool) or not isinstance(self.rotate, int | float):
-            raise TypeError(f"rotate must be a number of degrees, not {self.rotate!r}")
+        plain_fields(self)
+        whole_number("pad", self.pad, at_least=0)
+        for name in ("crop", "resize"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), at_least=1)
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate must lie in 0 to 180 degrees (used as +-rotate), not {self.rotate!r}")
-        if not isinstance(self.standardise, bool):
-            raise TypeError(f"standardise must be True or False, not {self.standardise!r}")
 
     def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape (C, H', W') of a preprocessed image.
@@ -260,10 +258,3 @@ def _check_images(images: Tensor) -> None:
             f"images must have the axes [B, C, H, W], not shape {list(images.shape)}: "
             "write images[None] for a single image"
         )
-
-
-def _check_integer(name: str, value: object, *, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number of pixels, not {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least} pixel{'s' * (at_least != 1)}, not {value}")

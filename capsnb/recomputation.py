@@ -129,6 +129,7 @@ class Recomputed:
         with torch.enable_grad(), recorder.autocast_as_recorded(), replayed:
             self.x = round_to(x, recorder.dtype).detach().requires_grad_(self.needs_x)
             self.f: Tensor = torch.func.functional_call(layer, named, (self.x,), options)
+        _check_registered(self.number, layer, self.f, {id(self.x), *map(id, self.tensors)})
         return self.f.detach()
 
     def vjp(self, df: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
@@ -166,6 +167,24 @@ def _check_unchanged(number: int, layer: nn.Module, before: dict[str, tuple[int,
                 f"computes layers again. Call .eval() on the {owner}, or use a layer without running statistics, such "
                 "as LayerNorm"
             )
+
+
+def _check_registered(number: int, layer: nn.Module, f: Tensor, known: set[int]) -> None:
+    """Refuse a layer with a weight that is none of its parameters: it would silently get no gradient."""
+    waiting, seen = [f.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of a node that accumulates a gradient
+        if leaf is not None and id(leaf) not in known:
+            raise ValueError(
+                f"layer {number} ({type(layer).__name__}) uses a tensor of shape {list(leaf.shape)} that needs a "
+                "gradient and is not one of its parameters, so the backward pass would lose it: register it "
+                "(nn.Parameter, or a submodule), or call forward_plain"
+            )
+        waiting += [following for following, _ in node.next_functions]
 
 
 def _rng_states(x: Tensor) -> list[Tensor]:

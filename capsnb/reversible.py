@@ -12,6 +12,7 @@ in chapter 7, *Shortcuts: residual capsules*; momentum capsules in chapters 9, 1
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
@@ -24,6 +25,8 @@ from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
+# Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
+_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 # PyTorch 2.6 cannot tell export from compilation.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
@@ -226,11 +229,15 @@ class MomentumCapsules(nn.ModuleList):
         differentiated = torch.is_grad_enabled() and any(
             t.requires_grad for t in chain([x], self.parameters())
         )
-        return (
-            self._forward_reversible(x)
-            if differentiated and len(self) and not _exporting()
-            else self.forward_plain(x)
-        )
+        if getattr(self, "_is_replica", False):
+            _warn_stored(
+                "nn.DataParallel gives replicas weights that are no parameters", "DistributedDataParallel"
+            )
+        elif _transformed():
+            _warn_stored("torch.func does not differentiate through what is recomputed", "loss.backward()")
+        elif differentiated and len(self) and not _exporting():
+            return self._forward_reversible(x)
+        return self.forward_plain(x)
 
     @torch.compiler.disable  # a compiler would have to trace into the backward pass, where layers are differentiated
     def _forward_reversible(self, x: Tensor) -> Tensor:
@@ -271,6 +278,14 @@ class MomentumCapsules(nn.ModuleList):
             f"inverting {len(self)} layers with gamma={self.gamma} costs {lost:.1f} of the 16 digits that float64 has, "
             f"and {MAX_LOST_DIGITS} may be lost: use gamma={smallest} or more, or at most {deepest} layers"
         )
+
+
+def _warn_stored(reason: str, instead: str) -> None:
+    warnings.warn(
+        f"MomentumCapsules stores its intermediate tensors here, as forward_plain does: {reason}. Results are the "
+        f"same, memory is not saved; {instead} would save it",
+        stacklevel=4,
+    )
 
 
 def _check_chain(layers: Iterable[nn.Module]) -> None:

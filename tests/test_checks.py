@@ -8,7 +8,9 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from capsnb import checks
 
@@ -32,6 +34,25 @@ def test_right_answers_are_accepted(check, answer):
     verdict = check(answer)
     assert verdict.right is True, verdict
     assert verdict.message
+
+
+NUMBERS = [(check, answer) for check, answer in RIGHT if type(answer) in (int, float)]
+FORMS = [np.float64, np.float32, np.array, lambda answer: np.array([answer]), torch.tensor]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["float64", "float32", "0-d array", "array of one", "tensor"])
+@pytest.mark.parametrize(("check", "answer"), NUMBERS, ids=name)
+def test_a_right_number_may_come_from_numpy_or_pytorch(check, answer, form):
+    assert check(form(answer)).right is True
+
+
+@pytest.mark.parametrize(("check", "answer"), [case for case in RIGHT if callable(case[1])], ids=name)
+def test_a_right_function_may_return_arrays(check, answer):
+    def in_numpy(*arguments, **named):
+        result = answer(*arguments, **named)
+        return result.numpy() if isinstance(result, torch.Tensor) and not result.requires_grad else result
+
+    assert check(in_numpy).right is True
 
 
 @pytest.mark.parametrize(("check", "answer", "reason"), WRONG, ids=name)

@@ -3,14 +3,18 @@
 import inspect
 import json
 import re
+import shutil
+import sys
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from capsnb import Preprocess, TrainConfig, bench, cli
 from capsnb.cli import options, training
@@ -451,3 +455,127 @@ def test_a_damaged_run_is_named(monkeypatch, capsys, tmp_path):
     (tmp_path / "run.json").write_text("{")
     code, _, err = run(monkeypatch, capsys, "evaluate", tmp_path)
     assert code == 2 and "run.json is not the record of a run" in err
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two classes of grey noise, of 28x28 pixels."""
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 8), ("test", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = noise.integers(0, 256, (28, 28), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / part / name / f"{k}.png")
+    return tmp_path / "pets"
+
+
+PETS = ("--epochs", 1, "--channels", 8, "--capsule-types", 2)
+
+
+def another_setting(pets):
+    return ("--no-standardise",), "preprocess.standardise was True and is now False"
+
+
+def a_renamed_class(pets):
+    for part in ("train", "test"):
+        (pets / part / "cat").rename(pets / part / "zebra")
+    return (), "was trained on the classes cat, dog; the data now has dog, zebra"
+
+
+def a_changed_image(pets):
+    Image.new("L", (28, 28), 9).save(pets / "train" / "cat" / "0.png")
+    return (), "the images or labels of folder:"
+
+
+def another_folder_of_the_same_name(pets):
+    moved = pets.parent / "elsewhere" / "pets"
+    shutil.copytree(pets, moved)
+    Image.new("L", (28, 28), 9).save(moved / "test" / "cat" / "0.png")
+    shutil.rmtree(pets)
+    shutil.copytree(moved, pets)
+    return (), "the images or labels of folder:"
+
+
+@pytest.mark.parametrize(
+    "change", [another_setting, a_renamed_class, a_changed_image, another_folder_of_the_same_name]
+)
+def test_a_run_is_resumed_and_evaluated_only_as_what_it_was(monkeypatch, capsys, pets, change):
+    folder, data = pets.parent / "run", ("--data", f"folder:{pets}")
+    assert run(monkeypatch, capsys, "train", folder, *data, *PETS)[0] == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    more, message = change(pets)
+    code, _, err = run(monkeypatch, capsys, "train", folder, *data, *PETS, *more)
+    assert code == 2 and message in err
+    if change is not another_setting:
+        code, _, err = run(monkeypatch, capsys, "evaluate", folder)
+        assert code == 2 and message in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["macro", "accuracy", "weighted avg", "$x$ <b>"])
+def test_a_class_may_be_called_anything(monkeypatch, capsys, pets, name):
+    for part in ("train", "test"):
+        (pets / part / "cat").rename(pets / part / name)
+    code, out, err = run(monkeypatch, capsys, "train", pets.parent / "run", "--data", f"folder:{pets}", *PETS)
+    assert code == 0 and name in out, err
+    evaluation = RunResult.load(pets.parent / "run").evaluation
+    assert set(evaluation.auc) == {name, "dog"} and 0 <= evaluation.macro_auc <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("shape '[1]' is invalid\nand much more"), "shape '[1]' is invalid (capsnb --debug"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried ..."),
+            "a smaller --batch-size needs less, and `capsnb",
+        ),
+        (MemoryError(), "MemoryError; a smaller --batch-size needs less"),
+    ],
+)
+def test_errors_of_pytorch_are_one_line_and_debug_shows_where(monkeypatch, capsys, error, says):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(training, "load_data", fail)
+    code, _, err = run(monkeypatch, capsys, "data")
+    assert code == 2 and says in err and "Traceback" not in err and err.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["capsnb", "--debug", "data"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_ctrl_c_says_how_to_resume(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "load_data", stop)
+    code, _, err = run(monkeypatch, capsys, "data")
+    assert code == 130 and "the same command resumes" in err
+
+
+def test_memory_predicts_without_allocating(monkeypatch, capsys):
+    """A network of 36 GB: its weights alone are more than most machines have."""
+    code, out, _ = run(
+        monkeypatch, capsys, "memory", "--model", "capsnet", "--image", "3x227x227", "--classes", 196
+    )
+    assert code == 0
+    predicted = float(re.search(r"moments\W+([\d,.]+)", out)[1].replace(",", ""))
+    assert predicted > 30_000
+    if sys.platform == "linux":
+        resource = pytest.importorskip("resource", reason="this system does not count memory")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8e6  # KiB
+
+
+@pytest.mark.parametrize("part", ["run.json", "checkpoint.pt"])
+def test_what_a_newer_version_wrote_is_not_called_damaged(monkeypatch, capsys, tmp_path, part):
+    folder = tmp_path / "run"
+    assert run(monkeypatch, capsys, "train", folder, *TINY)[0] == 0
+    path = folder / part
+    if part == "run.json":
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "new": 1}))
+    else:
+        torch.save(torch.load(path, weights_only=True) | {"format": 3}, path)
+    code, _, err = run(monkeypatch, capsys, "evaluate", folder)
+    assert code == 2 and f"{part} was written by a newer capsnb (format 3; this one reads up to 2)" in err

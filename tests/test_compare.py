@@ -67,7 +67,7 @@ def cells(row: ComparisonRow) -> dict[str, str]:
 
 
 def figures_of(found: Evaluation) -> tuple[float, float]:
-    return found.auc["macro"], found.calibration_error
+    return found.macro_auc, found.calibration_error
 
 
 def test_seeds_become_one_row_in_whatever_order_they_come():

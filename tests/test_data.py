@@ -3,6 +3,7 @@ import hashlib
 import os
 import pickle
 import socket
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from capsnb.data import DATASETS, ImageData, Preprocess, Split, load_data, mnist
 from capsnb.data.splits import stratified_split
@@ -71,7 +72,9 @@ def test_the_embedded_split_is_the_same_for_ever():
 
 def test_splits_refuse_what_is_not_a_set_of_labelled_images():
     images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"uint8 images and int64 labels, not torch\.float32"):
+    with pytest.raises(
+        TypeError, match=r"images as a tensor of torch\.uint8, not a tensor of torch\.float32"
+    ):
         Split(images.float(), labels)
     with pytest.raises(TypeError, match=r"torch\.int32"):
         Split(images, labels.int())
@@ -467,7 +470,7 @@ def folder(tmp_path):
 
 
 def grey(path, size=(4, 5), mode="L"):
-    Image.new(mode, size, 7).save(path)
+    Image.new(mode, size, (7, 255) if mode == "LA" else 7).save(path)
 
 
 def test_a_folder_of_images(folder, monkeypatch):
@@ -518,6 +521,128 @@ def test_a_photograph_is_turned_as_its_camera_says(folder):
     Image.fromarray(pixels).save(folder / "train" / "cat" / "0.png", exif=exif)
     image = load_data(f"folder:{folder}").train.images[0, 0]
     assert image.shape == (5, 4) and image[0].tolist() == [255] * 4 and not image[1:].any()
+
+
+def ink(mode, alpha):
+    """Black ink on the left, as transparent as `alpha` says; nothing on the right."""
+    pixels = np.zeros((5, 4, 2 if mode == "LA" else 4), np.uint8)
+    pixels[:, :2, -1] = alpha
+    return Image.fromarray(pixels, mode)
+
+
+@pytest.mark.parametrize(("alpha", "shade"), [(255, 0), (128, 127), (0, 255)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "P"])
+def test_what_is_transparent_lies_on_white(folder, mode, alpha, shade):
+    path = folder / "train" / "cat" / "0.png"
+    image = ink("LA" if mode == "LA" else "RGBA", alpha)
+    if mode == "PA":
+        path = path.with_suffix(".tif")
+        (folder / "train" / "cat" / "0.png").unlink()
+        image.convert("PA").save(path)
+    elif mode == "P":
+        if alpha == 128:
+            return  # a palette has one transparent colour, or one opacity for each: see the next test
+        palette = Image.new("P", (4, 5), 1)
+        palette.putpalette([0, 0, 0, 0, 0, 0])
+        palette.paste(0, (0, 0, 2, 5))
+        palette.save(path, transparency=1 if alpha else b"\x00\x00")
+    else:
+        image.save(path)
+    pixels = load_data(f"folder:{folder}").train.images[0]
+    assert (pixels[:, :, :2].int() - shade).abs().max() <= 1
+    assert (pixels[:, :, 2:] == 255).all()
+
+
+def test_a_palette_with_an_opacity_for_each_colour(folder):
+    image = Image.new("P", (4, 5), 0)
+    image.putpalette([0, 0, 0])
+    image.save(folder / "train" / "cat" / "0.png", transparency=bytes([128]))
+    assert set(load_data(f"folder:{folder}").train.images[0].unique().tolist()) <= {126, 127, 128}
+
+
+def test_colours_are_those_of_the_profile(folder):
+    """Red and green are exchanged by a profile; without it, or with sRGB's, pixels are as they are stored."""
+    lab = ImageCms.createProfile("LAB")
+    srgb = ImageCms.createProfile("sRGB")
+    path = folder / "train" / "cat" / "0.png"
+    image = Image.new("RGB", (4, 5), (200, 30, 60))
+    image.save(path, icc_profile=ImageCms.ImageCmsProfile(srgb).tobytes())
+    assert load_data(f"folder:{folder}").train.images[0, :, 0, 0].tolist() == [200, 30, 60]
+    image.save(
+        path, icc_profile=ImageCms.ImageCmsProfile(lab).tobytes()
+    )  # a profile for another kind of pixels
+    with pytest.raises(ValueError, match=r"cat/0\.png cannot be read as an image"):
+        load_data(f"folder:{folder}")
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tif"])
+def test_an_animation_is_refused_by_name(folder, kind):
+    frames = [Image.new("RGB", (4, 5), (shade, 0, 0)) for shade in (0, 100, 200)]
+    path = folder / "train" / "cat" / f"3.{kind}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.raises(
+        ValueError, match=rf"3\.{kind} cannot be read as an image \(it is animated, or a stack: 3 f"
+    ):
+        load_data(f"folder:{folder}")
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(folder, monkeypatch):
+    from capsnb.data import folders
+
+    monkeypatch.setattr(folders, "MOST_PIXELS", 19)
+    with pytest.raises(ValueError, match=r"0\.png cannot be read as an image \(4x5 pixels are too many\)"):
+        load_data(f"folder:{folder}")
+
+
+def test_images_of_one_pixel(folder):
+    for path in folder.rglob("*.png"):
+        grey(path, (1, 1))
+    assert load_data(f"folder:{folder}").image_shape == (1, 1, 1)
+
+
+def test_the_fingerprint_tells_data_apart(folder):
+    def mark():
+        return load_data(f"folder:{folder}").fingerprint
+
+    before = mark()
+    assert before == mark()
+    data = load_data(f"folder:{folder}")
+    shuffled = replace(data, train=data.train.subset([1, 0, 2, 3, 4]))
+    renamed = replace(data, classes=("dog", "cat"))
+    relabelled = replace(data, test=Split(data.test.images, 1 - data.test.labels))
+    assert len({before, *(other.fingerprint for other in (shuffled, renamed, relabelled))}) == 4
+    grey(folder / "train" / "cat" / "0.png")
+    assert mark() != before
+
+
+def test_a_split_of_arrays_says_how_to_make_tensors():
+    images = np.zeros((3, 1, 28, 28), np.uint8)
+    with pytest.raises(
+        TypeError, match=r"holds images as a tensor of torch\.uint8, not a ndarray: torch\.as_tensor"
+    ):
+        Split(images, np.arange(3))
+    with pytest.raises(
+        TypeError, match=r"holds labels as a tensor of torch\.int64, not a tensor of torch\.int32"
+    ):
+        Split(torch.as_tensor(images), torch.arange(3).int())
+
+
+@pytest.mark.parametrize("count", [np.int64(100), np.array(100), torch.tensor(100)])
+def test_a_subset_takes_any_whole_number(count):
+    small = load_data().subset(train=count, seed=np.int64(1))
+    assert small.name == "mnist5k[train=100,seed=1]"
+    assert torch.equal(small.train.labels, load_data().subset(train=100, seed=1).train.labels)
+
+
+def test_a_download_without_a_network_is_one_sentence(tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    def unreachable(self):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(MNIST, "download", unreachable)
+    with pytest.raises(OSError, match=r"mnist could not be downloaded into .* check the network, or put"):
+        load_data("mnist", tmp_path, download=True)
 
 
 def test_many_images_keep_their_order(tmp_path):

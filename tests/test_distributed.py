@@ -392,7 +392,8 @@ def test_batch_norm_counts_over_all_gpus(device, monkeypatch):
     accelerator = Anywhere()
     accelerator.device = torch.device(device)
     monkeypatch.setattr(nn.Module, "to", lambda self, *_: self)
-    model = loop._prepare_for_ddp(built("plain", nn.BatchNorm1d(8)), digits(), accelerator)
+    model = built("plain", nn.BatchNorm1d(8))
+    loop._prepare_for_ddp(model, digits(), accelerator)
     assert isinstance(model.net[2], nn.SyncBatchNorm) == (device == "cuda")
     assert all(module.training for module in model.modules())
     assert accelerator.ddp_handler.find_unused_parameters is False

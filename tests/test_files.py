@@ -1,5 +1,6 @@
 """A file is the old one or the new one."""
 
+import errno
 import os
 
 import pytest
@@ -27,3 +28,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, s
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod"])
+def test_a_file_system_that_lacks_a_call_keeps_the_file(tmp_path, monkeypatch, step):
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, step, unsupported)
+    assert write_atomically(tmp_path / "a.txt", "new").read_text() == "new"

@@ -315,7 +315,7 @@ def test_roc_names_the_three_worst() -> None:
     fig = plots.roc(result)
     names = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
     assert names == [f"{c}: {result.auc[c]:.4f}" for c in sorted("bde", key=result.auc.get)]
-    assert f"macro AUC {result.auc['macro']:.4f}" in fig.alt and all(name in fig.alt for name in names)
+    assert f"macro AUC {result.macro_auc:.4f}" in fig.alt and all(name in fig.alt for name in names)
     assert fig.axes[1].get_xlim()[1] == pytest.approx(0.102)
     with pytest.raises(ValueError, match="zoom=0"):
         plots.roc(result, zoom=0)

@@ -406,7 +406,7 @@ def test_charts_are_shown_in_the_books_style_wherever_they_are_drawn():
     for fig in figures:
         page = plots.to_html(fig)
         assert "currentColor" in page and plots.INK not in page and "DejaVu" not in page
-        sizes = {float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", page)}
+        sizes = {float(size) for size in re.findall(r'font(?:-size)?(?:: |=")([\d.]+)px', page)}
         assert sizes and min(sizes) >= 10
     pages = [plots.to_html(fig) for fig in figures]
     assert all(one != other for one, other in pairwise(pages))

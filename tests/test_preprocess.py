@@ -254,16 +254,16 @@ def test_the_same_generator_gives_the_same_views_on_the_gpu():
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"pad": -1}, ValueError, "pad must be at least 0"),
-        ({"pad": 1.5}, TypeError, "pad must be a whole number of pixels, not 1.5"),
-        ({"pad": True}, TypeError, "not True"),
-        ({"crop": 0}, ValueError, "crop must be at least 1 pixel, not 0"),
-        ({"crop": "28"}, TypeError, "crop .* not '28'"),
-        ({"resize": 0}, ValueError, "resize must be at least 1"),
+        ({"pad": -1}, ValueError, "pad must be 0 or more, got -1"),
+        ({"pad": 1.5}, TypeError, "pad must be a whole number, got 1.5"),
+        ({"pad": True}, TypeError, "got True"),
+        ({"crop": 0}, ValueError, "crop must be 1 or more, got 0"),
+        ({"crop": "28"}, TypeError, "crop .* got '28'"),
+        ({"resize": 0}, ValueError, "resize must be 1 or more"),
         ({"rotate": -1}, ValueError, "0 to 180 degrees .* not -1"),
         ({"rotate": 181}, ValueError, "not 181"),
         ({"rotate": math.nan}, ValueError, "not nan"),
-        ({"rotate": "10"}, TypeError, "number of degrees, not '10'"),
+        ({"rotate": "10"}, TypeError, "rotate must be a number, got '10'"),
         ({"standardise": 1}, TypeError, "standardise must be True or False"),
     ],
 )

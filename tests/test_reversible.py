@@ -383,3 +383,55 @@ def test_the_advice_of_the_digits_can_be_followed():
     stack.append(layers(1)[0])
     with pytest.raises(ValueError, match="at most 19 layers"):
         stack(torch.ones(2, 6, 4))
+
+
+class Closure(torch.nn.Module):
+    """A layer whose weight is not registered."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.held = [weight]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bje,jed->bjd", x, 2 * self.held[0])
+
+
+def test_a_weight_that_is_no_parameter_is_refused_not_lost():
+    weight = torch.randn(6, 4, 4, requires_grad=True)
+    x = torch.randn(2, 6, 4, requires_grad=True)
+    stack = MomentumCapsules([RoutingCapsules(6, 4, 6, 4), Closure(weight)])
+    with pytest.raises(
+        ValueError, match=r"layer 1 \(Closure\) uses a tensor of shape \[6, 4, 4\] .* register it"
+    ):
+        stack(x).sum().backward()
+    (gradient,) = torch.autograd.grad(stack.forward_plain(x).sum(), weight)
+    assert gradient.abs().sum() > 0
+    weight.requires_grad_(False)  # a constant may be held as anything
+    stack(x).sum().backward()
+
+
+def test_replicas_of_data_parallel_store_what_they_need():
+    stack = MomentumCapsules([RoutingCapsules(6, 4, 6, 4) for _ in range(2)])
+    x = torch.randn(2, 6, 4)
+    expected = torch.autograd.grad(stack.forward_plain(x).sum(), list(stack.parameters()))
+    replica = stack._replicate_for_data_parallel()
+    for layer, own in zip(stack, list(stack), strict=True):
+        copy = own._replicate_for_data_parallel()
+        copy._parameters = {}
+        copy.weight = own.weight * 1  # what a broadcast gives: no parameter, but a function of one
+        replica._modules[str(list(stack).index(layer))] = copy
+    with pytest.warns(
+        UserWarning, match=r"replicas weights .* memory is not saved; DistributedDataParallel would"
+    ):
+        found = torch.autograd.grad(replica(x).sum(), list(stack.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_transforms_of_torch_func_get_an_answer():
+    stack = MomentumCapsules([RoutingCapsules(6, 4, 6, 4) for _ in range(2)]).double()
+    x = torch.randn(2, 6, 4, dtype=torch.float64)
+    expected = torch.autograd.grad(stack.forward_plain(inputs := x.clone().requires_grad_()).sum(), inputs)[0]
+    with pytest.warns(UserWarning, match="torch.func"):
+        found = torch.func.grad(lambda y: stack(y).sum())(x)
+    torch.testing.assert_close(found, expected)

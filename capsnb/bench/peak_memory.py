@@ -70,14 +70,15 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
     from torch._subclasses.fake_tensor import FakeTensorMode  # private: imported only when it is needed
 
     check_positive(batch=batch)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # without memory, whatever its size
         model: Any = network()
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # the state of the random generator is not fake
-        for module in model.modules():  # `.to` would write into the existing tensors
+    fakes: dict[int, Tensor] = {}  # by tensor: weights that modules share stay shared
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the state of the random generator is not fake
+        for module in model.modules():
             for part in (module._parameters, module._buffers):
                 for name, tensor in part.items():
                     if tensor is not None:
-                        part[name] = fake.from_tensor(tensor)
+                        part[name] = fakes.setdefault(id(tensor), _on_cpu(tensor))
         images = torch.empty(batch, *model.image_shape)
         targets, labels = torch.empty_like(images), torch.empty(batch, dtype=torch.long)
         optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
@@ -88,6 +89,12 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
             take_step(model, optimizer, images, targets, labels, counter.end_forward)
         states = _states(model)
     return StepMemory(states, counter.saved, states + counter.peak)
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """Return an uninitialised tensor of the same kind on the CPU."""
+    made = torch.empty_like(tensor, device="cpu")
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -> int:

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from capsnb.values import plain
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ def to_number(answer: object) -> float | Verdict:
     """The answer as a finite float, or the verdict that it is not a finite number."""
     if (verdict := unanswered(answer)) is not None:
         return verdict
-    if isinstance(answer, Tensor) and answer.numel() == 1:
-        answer = answer.item()
+    if isinstance(answer, Tensor | np.ndarray) and math.prod(answer.shape) == 1:
+        answer = answer.reshape(())
+    answer = plain(answer)
     if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
         return Verdict(False, f"One finite number is expected, got {answer!r}.")
     return float(answer)
@@ -60,6 +64,8 @@ def call_answer(answer: object, *arguments: object) -> Tensor | Verdict:
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
     if (verdict := unanswered(result)) is not None:
         return verdict
+    if isinstance(result, np.ndarray | np.generic) and result.dtype.kind in "biufc":
+        result = torch.as_tensor(result)
     if not isinstance(result, Tensor):
         return Verdict(False, f"Your function must return a tensor, it returned {type(result).__name__}.")
     return result

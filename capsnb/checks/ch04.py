@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,7 +184,7 @@ def loss_slopes(answer: object) -> Verdict:
     """
     if pending := unanswered(answer):
         return pending
-    if not isinstance(answer, Sequence | Tensor) or isinstance(answer, str) or len(answer) != 3:
+    if not isinstance(answer, Sequence | Tensor | np.ndarray) or isinstance(answer, str) or len(answer) != 3:
         return _no("Three numbers are asked for, one for each margin, as in (1.0, 2.0, 3.0).")
     numbers: list[float] = []
     for part in map(to_number, answer):

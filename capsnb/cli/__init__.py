@@ -1,13 +1,13 @@
-"""The command line: `python -m capsnb train | evaluate | compare | data | memory | bench | reproduce`."""
+"""The command line: `python -m capsnb train | evaluate | compare | data | memory | bench | reproduce | doctor`."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from capsnb import distributed
-from capsnb.cli import measuring, reproducing, training
+from capsnb.cli import doctor, measuring, reproducing, training
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -17,22 +17,71 @@ for command in (training.train, training.evaluate, training.compare, training.da
 app.command("memory")(measuring.memory_of_a_step)
 app.add_typer(measuring.bench, name="bench")
 app.command()(reproducing.reproduce)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def choose(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show where in the code an error was raised")
+    ] = False,
+) -> None:
+    """Train, evaluate and measure capsule networks."""
+    _Shown.debug = debug
+
+
+class _Shown:
+    debug = False
 
 
 def main() -> NoReturn:
-    """Run a command; what is wrong with the input is one line, not a traceback."""
+    """Run a command; what is wrong with the input or the machine is one line, not a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        who = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
-        typer.secho(f"capsnb{who}: {error}", fg="red", err=True)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            _complain("stopped; the same command resumes a training run from its last whole epoch")
+        raise
+    except EXPECTED as error:
+        if _Shown.debug:
+            raise
+        _complain(_one_line(error))
         raise SystemExit(2) from None
     except ExceptionGroup as group:  # runs that failed while others went on
+        if _Shown.debug:
+            raise
         reasons: dict[str, list[str]] = {}
         for failed in group.exceptions:
-            reasons.setdefault(str(failed), []).append(" ".join(failed.__notes__))
+            reasons.setdefault(_one_line(failed), []).append(" ".join(failed.__notes__))
         for reason, where in reasons.items():
             others = f" and {len(where) - 1} more" if where[1:] else ""
-            typer.secho(f"capsnb: {where[0]}{others}: {reason}", fg="red", err=True)
+            _complain(f"{where[0]}{others}: {reason}")
         raise SystemExit(2) from None
     raise SystemExit(0)
+
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+# What input or machine can cause. PyTorch raises RuntimeError for sizes that do not fit, and for too little memory.
+EXPECTED = (
+    ValueError,
+    TypeError,
+    OSError,
+    FloatingPointError,
+    ModuleNotFoundError,
+    MemoryError,
+    RuntimeError,
+)
+
+
+def _one_line(error: Exception) -> str:
+    if not isinstance(error, RuntimeError | MemoryError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    short = "memory" in first.lower() or isinstance(error, MemoryError)
+    advice = "; a smaller --batch-size needs less, and `capsnb memory` says how much" if short else ""
+    return f"{first}{advice} (capsnb --debug ... shows where)"
+
+
+def _complain(text: str) -> None:
+    who = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
+    typer.secho(f"capsnb{who}: {text}", fg="red", err=True)

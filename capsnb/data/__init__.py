@@ -56,6 +56,7 @@ def load_data(
 
     Raises:
         ValueError: an unknown name, or a file that is truncated, corrupt, mislabelled or unreadable.
+        OSError: a download failed.
         FileNotFoundError: a file or the folder of a class is missing; the message names where it is expected.
 
     >>> load_data("mnist5k").train
@@ -72,4 +73,12 @@ def load_data(
             f'unknown data set "{name}": choose one of {", ".join(DATASETS)} or folder:PATH{hint}'
         )
     folder = Path(root or os.environ.get("CAPSNB_DATA") or "data").expanduser()
-    return DATASETS[name](folder, download, preprocess)
+    try:
+        return DATASETS[name](folder, download, preprocess)
+    except RuntimeError as error:  # torchvision's, where no mirror answers
+        if not download:
+            raise
+        raise OSError(
+            f"{name} could not be downloaded into {folder} ({error}): check the network, or put the published files "
+            "there"
+        ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +17,12 @@ from capsnb.data.splits import ImageData, Split
 from capsnb.preprocess import Preprocess
 from capsnb.progress import progress_bar
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 GREY_MODES = ("1", "L", "LA")  # modes of Pillow that are read as one channel
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # modes that are read as three channels
+MOST_PIXELS = 2**27  # of one image; Pillow warns of a decompression bomb below that, and refuses above
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")  # operating systems create these in folders
 
 
@@ -120,17 +126,53 @@ def _read_images(paths: list[Path]) -> Tensor:
 
 
 def _decode(path: Path) -> np.ndarray:
-    """Read one image as uint8 [H, W, 1] or [H, W, 3], rotated as its EXIF orientation requires."""
+    """Read one image as uint8 [H, W, 1] or [H, W, 3], as a viewer shows it on a white page.
+
+    It is rotated as its EXIF orientation requires, its colours are those of its profile, and white stands behind what
+    is transparent.
+    """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            mode = image.mode
+            mode, frames = image.mode, getattr(image, "n_frames", 1)
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+            if frames > 1 and image.format != "MPO":  # a camera's MPO holds a picture and its previews
+                raise ValueError(f"it is animated, or a stack: {frames} frames")
             if mode in GREY_MODES or mode in COLOUR_MODES:
                 image.load()
                 upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+                upright = _on_white(_in_srgb(upright))
                 pixels = np.array(upright.convert("L" if mode in GREY_MODES else "RGB"))
                 return pixels.reshape(*pixels.shape[:2], -1)
     except Exception as error:  # Pillow's decoders raise many types of errors for a damaged file
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
     raise ValueError(f"{path} has {mode} pixels, not 8 bits per channel: convert it to 8-bit grey or RGB")
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return a colour image with the colours of its profile; without one, or with sRGB's, they are as they are."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "sRGB" in ImageCms.getProfileDescription(opened):
+        return image
+    srgb = ImageCms.createProfile("sRGB")
+    mode = "RGB" if image.mode == "CMYK" else image.mode
+    converted: Image.Image | None = ImageCms.profileToProfile(image, opened, srgb, outputMode=mode)
+    assert converted is not None  # only in place it returns nothing
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return an image with white behind what is transparent, as black ink on a transparent ground is meant."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from capsnb.preprocess import Preprocess
+from capsnb.values import plain, whole_number
 
 DIGITS = tuple("0123456789")
 
@@ -37,11 +41,14 @@ class Split:
 
     def __post_init__(self) -> None:
         """Check types, axes, lengths and devices of the tensors."""
-        if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
-            raise TypeError(
-                f"a Split holds uint8 images and int64 labels, not {self.images.dtype} and "
-                f"{self.labels.dtype}"
-            )
+        for name, wanted in (("images", torch.uint8), ("labels", torch.int64)):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) or value.dtype != wanted:
+                found = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(
+                    f"a Split holds {name} as a tensor of {wanted}, not a {found}: "
+                    f"torch.as_tensor({name}).to({wanted}) makes one"
+                )
         if self.images.ndim != 4 or self.labels.ndim != 1:
             raise ValueError(
                 f"a Split holds images [N, C, H, W] and labels [N], not shapes "
@@ -128,6 +135,21 @@ class ImageData:
         """
         return self.preprocess.output_shape(self._stored_shape)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the names of the classes, and of all images and labels: equal for equal data, on any device.
+
+        >>> from capsnb.data import load_data
+        >>> load_data().fingerprint == load_data().subset(train=4000).fingerprint
+        False
+        """
+        digest = hashlib.blake2b(json.dumps(self.classes).encode(), digest_size=16)
+        for split in (self.train, self.test):
+            for tensor in (split.images, split.labels):
+                digest.update(json.dumps(list(tensor.shape)).encode())
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data with both splits on `device`."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
@@ -140,7 +162,7 @@ class ImageData:
 
         >>> from capsnb.data import load_data
         >>> load_data().with_preprocess(rotate=10).preprocess.rotate
-        10
+        10.0
         """
         return replace(self, preprocess=replace(self.preprocess, **changes))
 
@@ -166,14 +188,16 @@ class ImageData:
         def draw(part: str, split: Split, count: int | None) -> Split:
             if count is None:
                 return split
-            if not isinstance(count, int) or not 1 <= count <= len(split):
+            count = plain(count)
+            if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split):
                 raise ValueError(
                     f"{part}={count!r}: the {part} split of {self.name} has {len(split)} images; "
                     f"choose a whole number from 1 to {len(split)}"
                 )
             return split.subset(stratified_split(split.labels, count, seed)[0])
 
-        arguments = {"train": train, "test": test, "seed": seed or None}
+        seed = whole_number("seed", seed, at_least=0)
+        arguments = {"train": plain(train), "test": plain(test), "seed": seed or None}
         suffix = ",".join(f"{key}={value}" for key, value in arguments.items() if value is not None)
         name = self.name if train is None and test is None else f"{self.name}[{suffix}]"
         return replace(

@@ -202,7 +202,7 @@ def cells(row: ComparisonRow) -> list[str]:
         UNKNOWN if work is None else f"{2 * work / 1e6:,.1f}",
         f"{statistics.median(s for history in histories for s in history['seconds']):,.1f}",
         f"{memory / 2**20:,.0f}",
-        _mean([evaluation.auc["macro"] for evaluation in evaluations], 1, 4),
+        _mean([evaluation.macro_auc for evaluation in evaluations], 1, 4),
         _mean([evaluation.calibration_error for evaluation in evaluations], 100, 1),
     ]
 

@@ -26,6 +26,7 @@ from capsnb.evaluation import Evaluation, evaluate
 from capsnb.profiling import command, hardware, revision, summary, versions
 from capsnb.training import History, TrainConfig, fit
 from capsnb.training.checkpoint import difference
+from capsnb.values import plain
 
 RECORD = "run.json"  # in a folder of `capsnb train`, beside the checkpoint
 MISTAKES = (
@@ -59,6 +60,10 @@ class Run:
     preprocess: dict[str, Any] = field(default_factory=dict)
     images: int | None = None
     members: int = 1
+
+    def __post_init__(self) -> None:
+        """Hold plain numbers, which a file can hold."""
+        object.__setattr__(self, "sizes", {name: plain(value) for name, value in self.sizes.items()})
 
     @property
     def name(self) -> str:
@@ -112,6 +117,8 @@ class RunResult:
             if there is no history, and in files from before evaluations were kept.
         revision: of the code; "" if not known.
         root: folder of the data sets, as it was given to `capsnb train`.
+        classes: names of the classes of the data; empty in files from before they were kept.
+        fingerprint: `ImageData.fingerprint` of the data; "" in files from before it was kept.
         mult_adds: multiply-adds of one image's forward pass; None if not known.
         source: where it was read, for messages; not saved.
     """
@@ -127,6 +134,8 @@ class RunResult:
     evaluation: Evaluation | None = None
     revision: str = ""
     root: str | None = None
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
     mult_adds: int | None = None
     source: str = field(default="trained here", compare=False)
 
@@ -172,7 +181,15 @@ class RunResult:
             asdict(data.preprocess),
         )
         work = summary(model, data.image_shape).total_mult_adds
-        return cls.now(run, history=history, evaluation=evaluation, seconds=history.seconds, mult_adds=work)
+        return cls.now(
+            run,
+            history=history,
+            evaluation=evaluation,
+            seconds=history.seconds,
+            classes=data.classes,
+            fingerprint=data.fingerprint,
+            mult_adds=work,
+        )
 
     @property
     def accuracy(self) -> float:
@@ -181,10 +198,27 @@ class RunResult:
             return self.evaluation.accuracy
         return math.nan if self.history is None else self.history["test_accuracy"][-1]
 
+    def check_data(self, classes: tuple[str, ...], fingerprint: str, where: str) -> None:
+        """Refuse data that are not those of this record; records from before they were kept say nothing.
+
+        Raises:
+            ValueError: other classes, or other images; names both.
+        """
+        if self.classes and tuple(classes) != self.classes:
+            raise ValueError(
+                f"{where} was trained on the classes {', '.join(self.classes)}; the data now has "
+                f"{', '.join(classes)}. Name the folders as they were, or train into another folder"
+            )
+        if self.fingerprint and fingerprint != self.fingerprint:
+            raise ValueError(
+                f"the images or labels of {self.run.data} are not those that {where} was trained on: put them back as "
+                "they were, or train into another folder"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the record as JSON, whole or not at all."""
         saved = {name: value for name, value in asdict(self).items() if name != "source"}
-        return files.write_atomically(path, json.dumps(saved, allow_nan=False) + "\n")
+        return files.write_atomically(path, json.dumps({**files.FORMAT, **saved}, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], run: Run | None = None) -> RunResult:
@@ -207,6 +241,7 @@ class RunResult:
             )
         try:
             raw = json.loads(path.read_bytes())
+            files.check_format(raw, path)
             if "run" not in raw and "config" in raw:
                 raise ValueError("capsnb 0.1 wrote it, and kept a run in several files")
             config = TrainConfig(**raw["run"].pop("config"))
@@ -214,9 +249,11 @@ class RunResult:
             if raw["history"] is not None:
                 raw["history"] = History.from_json(json.dumps(raw["history"]))
             if raw.get("evaluation") is not None:
-                raw["evaluation"] |= {"classes": tuple(raw["evaluation"]["classes"])}
-                raw["evaluation"] = Evaluation(**raw["evaluation"])
+                raw["evaluation"] = Evaluation.from_dict(raw["evaluation"])
+            raw["classes"] = tuple(raw.get("classes", ()))
             result = cls(**raw, source=source)
+        except files.NewerFormatError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             again = (
                 "train again, into an empty folder" if path.name == RECORD else "delete it, and run it again"
@@ -280,6 +317,8 @@ def train_and_evaluate(
         history=histories[0],
         seconds=max(time.monotonic() - started, sum(history.seconds for history in histories)),
         evaluation=evaluation,
+        classes=data.classes,
+        fingerprint=data.fingerprint,
         mult_adds=run.members * summary(networks[0], data.image_shape).total_mult_adds,
     )
 

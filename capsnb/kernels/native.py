@@ -130,17 +130,37 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     command = [compiler, *flags.split(), "-fopenmp", "-nodefaultlibs", *vector()[1]]
     command += [f"-D{name}={value}" for name, value in defines.items()]
     key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
-    folder = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")
-    path = Path(folder).expanduser() / f"routing-{J}x{E}x{D}-{real}-{key}.so"
-    with suppress(OSError):  # not there yet, or not whole
-        return ctypes.CDLL(str(path))
+    folder, name = cache_folder(), f"routing-{J}x{E}x{D}-{real}-{key}.so"
+    if folder and _is_whole(folder / name):
+        with suppress(OSError):  # it was made for another machine
+            return ctypes.CDLL(str(folder / name))
     with tempfile.TemporaryDirectory() as scratch:
-        built = Path(scratch) / path.name
+        built = Path(scratch) / name
         try:
             subprocess.run([*command, "-o", built, SOURCE], check=True, capture_output=True)
             loaded = ctypes.CDLL(str(built))
         except (OSError, subprocess.CalledProcessError):
             return None
-        with suppress(OSError):  # a folder that cannot be written costs half a second at each start
-            write_atomically(path, built.read_bytes())
+        if folder:
+            with suppress(OSError):  # a folder that cannot be written costs half a second at each start
+                content = built.read_bytes()
+                write_atomically(folder / name, content + hashlib.sha256(content).digest())
     return loaded
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where the user has no home."""
+    named = os.environ.get("CAPSNB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "capsnb")
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        return None
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a compiled library ends in its own digest, which a loader ignores: a damaged one could crash Python."""
+    try:
+        content = library.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]

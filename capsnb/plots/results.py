@@ -234,7 +234,7 @@ def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
         raise ValueError(f"no class of {evaluation.dataset!r} has a ROC curve: it holds a single class")
     drawn.sort(key=lambda curve: evaluation.auc[curve["class"]] or 0.0)
     areas = [f"{curve['class']}: {evaluation.auc[curve['class']]:.4f}" for curve in drawn[:3]]
-    macro = f"macro AUC {evaluation.auc['macro']:.4f}"
+    macro = f"macro AUC {evaluation.macro_auc:.4f}"
     fig, (whole, corner) = figure(macro, columns=2, height=3.5)
     for axis in (whole, corner):
         for curve in drawn[3:]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from capsnb.files import write_atomically
+from capsnb.files import FORMAT, NewerFormatError, check_format, write_atomically
 from capsnb.training.history import Epoch, History
 
 CHECKPOINT = "checkpoint.pt"
@@ -30,7 +30,7 @@ def save(path: Path, run: dict[str, Any], history: History, **parts: Any) -> Non
     """
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
     buffer = io.BytesIO()
-    torch.save({"run": run, "history": history.to_json(), **states}, buffer)
+    torch.save({**FORMAT, "run": run, "history": history.to_json(), **states}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -39,13 +39,16 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or a newer capsnb wrote it.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; train first, with run_dir={str(path.parent)!r}")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        check_format(saved, path)
         return saved | {"history": History.from_json(saved["history"])}
+    except NewerFormatError:
+        raise
     except Exception as error:  # a damaged file fails in zipfile, pickle, json or in PyTorch
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -85,7 +88,7 @@ def load_weights(model: nn.Module, path: str | Path) -> History:
 
     Args:
         model: a model of the same sizes.
-        path: the checkpoint, `RUN_DIR/checkpoint.pt`.
+        path: the checkpoint, `RUN_DIR/checkpoint.pt`, or its folder.
 
     Returns:
         The history of the run up to this checkpoint.
@@ -94,8 +97,10 @@ def load_weights(model: nn.Module, path: str | Path) -> History:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or belongs to another model.
     """
-    saved = read(Path(path))
-    load_state(model, saved, Path(path))
+    path = Path(path)
+    path = path / CHECKPOINT if path.is_dir() else path
+    saved = read(path)
+    load_state(model, saved, path)
     return saved["history"]
 
 

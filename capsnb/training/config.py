@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from capsnb.losses import Classification
+from capsnb.values import plain_fields
 
 
 def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -71,6 +72,7 @@ class TrainConfig:
         loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
 
     Raises:
+        TypeError: a value of another type; NumPy numbers and tensors of one number are taken as numbers.
         ValueError: a value outside its range.
     """
 
@@ -89,6 +91,7 @@ class TrainConfig:
     loss: Classification = "margin"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")

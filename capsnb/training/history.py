@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from capsnb.files import write_atomically
+from capsnb.files import FORMAT, NewerFormatError, check_format, write_atomically
 from capsnb.training.config import TrainConfig
 
 
@@ -26,8 +26,8 @@ class Epoch:
         test_accuracy: share of test images classified right after the epoch, 0 to 1.
         learning_rate: of the last step.
         seconds: wall time of training, without the test.
-        peak_memory: bytes; the allocator's peak on a GPU, the process's largest resident size elsewhere; of several
-            processes, the largest.
+        peak_memory: bytes; the allocator's peak on a GPU, the process's largest resident size elsewhere (0 on
+            Windows, where it is not known); of several processes, the largest.
         skipped_steps: steps that fp16's loss scaling left out, because a gradient was not finite.
     """
 
@@ -76,12 +76,13 @@ class History:
 
     def to_json(self) -> str:
         """Return the history as JSON text."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps({**FORMAT, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> History:
         """Return the history that `to_json` wrote."""
         raw = json.loads(text)
+        raw.pop("format", None)
         records = [Epoch(**record) for record in raw.pop("records")]
         return cls(**{**raw, "config": TrainConfig(**raw["config"]), "records": records})
 
@@ -98,6 +99,10 @@ class History:
             ValueError: the file is not a saved history.
         """
         try:
-            return cls.from_json(Path(path).read_text())
+            text = Path(path).read_text(encoding="utf-8")
+            check_format(json.loads(text), path)
+            return cls.from_json(text)
+        except NewerFormatError:
+            raise
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a history that capsnb saved ({error})") from error

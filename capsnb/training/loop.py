@@ -6,14 +6,16 @@ Taught in chapter 4, *A first CapsNet*.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,7 @@ from capsnb.training.history import Epoch, History
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_NormsBatches = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CHECK_EVERY = 100  # steps; to read the losses, the host waits for the device
 
 
@@ -54,6 +57,9 @@ def fit(
     statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
     `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
+    What the run changes for the whole process is put back at its end, also after an error: random numbers, precision,
+    Accelerate's state. What others hold there does not change the run.
+
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
         data: images, and how to preprocess them.
@@ -71,13 +77,23 @@ def fit(
         ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
             of another run.
     """
-    started, longest = time.monotonic(), 0.0
-    trainer = _Trainer(model, data, config or TrainConfig())
-    config, history, first = trainer.config, trainer.new_history(), trainer.accelerator.is_main_process
     path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
+    gpu = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with (
+        torch.random.fork_rng(gpu),
+        _own_accelerate_state(),
+        closing(_Trainer(model, data, config or TrainConfig())) as trainer,
+    ):
+        return _train(trainer, path, progress, budget)
+
+
+def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) -> History:
+    """Train the epochs that are left, one after another."""
+    started, longest = time.monotonic(), 0.0
+    config, history, first = trainer.config, trainer.new_history(), trainer.accelerator.is_main_process
     if path is not None:
         history.records = trainer.resume(path)
-    steps, done = math.ceil(len(data.train) / config.batch_size), len(history.records)
+    steps, done = math.ceil(len(trainer.data.train) / config.batch_size), len(history.records)
     with (
         _float32_precision(config.precision),
         progress_bar(
@@ -96,7 +112,6 @@ def fit(
             bar.set_postfix_str(f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}")
             if path is not None and first:
                 checkpoint.save(path, trainer.identity, history, **trainer.parts)
-    trainer.close()
     return history
 
 
@@ -120,8 +135,11 @@ class _Trainer:
     def __init__(self, model: nn.Module, data: ImageData, config: TrainConfig) -> None:
         self.config, self.accelerator = config, _accelerator(config)
         self.data = data.to(self.accelerator.device)
+        _check_last_batch(model, len(data.train), config)
+        self.replaced: list[tuple[nn.Module, str, nn.Module]] = []
         if distributed.world_size() > 1:
-            model = _prepare_for_ddp(model, self.data, self.accelerator)
+            self.replaced = _prepare_for_ddp(model, self.data, self.accelerator)
+        self.own_forward = {name: value for name, value in vars(model).items() if name == "forward"}
         optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.network = self.accelerator.unwrap_model(self.model)
@@ -136,6 +154,8 @@ class _Trainer:
         self.identity: dict[str, Any] = {
             "model": type(self.network).__name__,
             "data": data.name,
+            "classes": list(data.classes),
+            "fingerprint": data.fingerprint,
             "preprocess": asdict(data.preprocess),
             "config": asdict(config),
         }
@@ -152,8 +172,12 @@ class _Trainer:
         return [] if saved is None else checkpoint.resume(path, saved, self.identity, **self.parts)
 
     def close(self) -> None:
-        """Take Accelerate's autocast wrapper off `model.forward`."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """Take Accelerate's autocast wrapper off `model.forward`, and put batch norm back."""
+        network: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        vars(network).pop("forward", None)  # Accelerate's, in front of the class's own
+        vars(network).update(self.own_forward)
+        for parent, name, module in self.replaced:
+            setattr(parent, name, module.train(parent.training))
 
     def epoch(self, number: int, bar: Any) -> Epoch:
         """Train on each image once, in this epoch's order, and test."""
@@ -174,7 +198,9 @@ class _Trainer:
             bar.update(len(steps[-1].terms))
             if len(steps) % CHECK_EVERY == 0:
                 _check_finite(steps, number)
-        margin, reconstruction = _check_finite(steps, number)
+        terms = _check_finite(steps, number)
+        sizes = [len(batch) for batch in order.split(config.batch_size)]
+        margin, reconstruction = np.average(terms, axis=0, weights=sizes).tolist()  # the mean over images
         seconds, memory = time.perf_counter() - started, _peak_memory(device)
         # Running statistics of batch norm: one network, wherever it is tested.
         distributed.broadcast(self.network.buffers())
@@ -259,8 +285,8 @@ def _optimizer_step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) 
     return skipped[0] if skipped else 1
 
 
-def _check_finite(steps: list[_Step], epoch: int) -> tuple[float, float]:
-    """The mean of each term over the batches so far; the first NaN or infinity stops all processes."""
+def _check_finite(steps: list[_Step], epoch: int) -> list[list[float]]:
+    """The terms of each batch so far; the first NaN or infinity stops all processes."""
     terms = distributed.all_reduce(torch.cat([step.terms for step in steps]))
     bad = (~terms.isfinite()).nonzero()
     if len(bad):
@@ -271,13 +297,35 @@ def _check_finite(steps: list[_Step], epoch: int) -> tuple[float, float]:
             f"the loss is not finite in epoch {epoch}, step {step + 1}: {broken}. Training stops; the last checkpoint, "
             "if there is one, is from before that. Try a lower learning rate or fp32, and look at the images."
         )
-    margin, reconstruction = terms.double().mean(dim=0).tolist()
-    return margin, reconstruction
+    return terms.tolist()
+
+
+@contextmanager
+def _own_accelerate_state() -> Iterator[None]:
+    """Keep what Accelerate holds for the whole process, and what its variables say, out of a run; put it back after.
+
+    Otherwise a run would take the precision, the device or the accumulation of gradients that somebody else chose.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    shared = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
+    before = [dict(state) for state in shared]
+    variables = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
+    try:
+        for state in shared:
+            state.clear()
+        yield
+    finally:
+        for state, old in zip(shared, before, strict=True):
+            state.clear()
+            state.update(old)
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            del os.environ[name]
+        os.environ.update(variables)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
 
     if config.precision in ("fp16", "tf32") and not torch.cuda.is_available():
         raise ValueError(f"precision={config.precision!r} needs a GPU; use 'bf16' or 'fp32' on a CPU")
@@ -286,22 +334,58 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         raise ValueError(
             f"precision='tf32' does nothing on {older}, which is older than Ampere; use 'fp16' or 'fp32'"
         )
-    AcceleratorState._reset_state()  # Accelerate holds the first run's precision for the whole process
     return Accelerator(
         cpu=not torch.cuda.is_available(),  # not Apple's GPU, which lacks float64 and takes other random numbers
         mixed_precision=config.precision if config.precision in ("bf16", "fp16") else "no",
     )
 
 
-def _prepare_for_ddp(model: nn.Module, data: ImageData, accelerator: Accelerator) -> nn.Module:
-    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient."""
+def _check_last_batch(model: nn.Module, images: int, config: TrainConfig) -> None:
+    """Batch norm of one value per channel is undefined, which PyTorch would say at the end of the first epoch."""
+    last = images % config.batch_size or config.batch_size
+    ranks = distributed.world_size()
+    small = last == 1 if ranks == 1 else not torch.cuda.is_available() and last < 2 * ranks
+    normed = next((name for name, module in model.named_modules() if isinstance(module, _NormsBatches)), None)
+    if small and normed is not None:
+        where = "" if ranks == 1 else f" for {ranks} processes"
+        raise ValueError(
+            f"the last batch of {images} images has {last}{where}, too few for the batch norm {normed!r}: "
+            f"choose another batch_size than {config.batch_size}, or another number of images"
+        )
+
+
+def _prepare_for_ddp(
+    model: nn.Module, data: ImageData, accelerator: Accelerator
+) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient.
+
+    Returns:
+        The layers that were replaced: parent, name, the layer that was there.
+    """
     from accelerate import DistributedDataParallelKwargs
 
-    if accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    unused = _has_unused_weights(model.to(accelerator.device), data)
+    model.to(accelerator.device)
+    replaced = synchronise_batch_norm(model) if accelerator.device.type == "cuda" else []
+    unused = _has_unused_weights(model, data)
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    return model
+    return replaced
+
+
+def synchronise_batch_norm(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace batch norm inside a model by `torch.nn.SyncBatchNorm` with the same weights and statistics.
+
+    Returns:
+        What was replaced: parent, name, the layer that was there.
+    """
+    replaced: list[tuple[nn.Module, str, nn.Module]] = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _NormsBatches) and not isinstance(child, nn.SyncBatchNorm)
+    ]
+    for parent, name, child in replaced:
+        setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+    return replaced
 
 
 def _has_unused_weights(model: nn.Module, data: ImageData) -> bool:
@@ -347,7 +431,10 @@ def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return 0
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

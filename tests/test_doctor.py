@@ -1,0 +1,75 @@
+"""`capsnb doctor` finds what is there and says what is broken."""
+
+import pytest
+from typer.testing import CliRunner
+
+from capsnb import cli
+from capsnb.cli import doctor
+from capsnb.kernels import native
+
+
+def answers(*options):
+    result = CliRunner().invoke(cli.app, ["doctor", *options])
+    return result.exit_code, dict(
+        line.split(maxsplit=1) for line in result.output.replace("data sets", "data").splitlines()
+    )
+
+
+def test_a_healthy_installation(tmp_path):
+    code, found = answers("--root", str(tmp_path))
+    assert code == 0
+    assert "capsnb" in found["versions"] and "torch" in found["versions"]
+    assert found["data"] == f"mnist5k (looked in {tmp_path})"
+    assert found["routing"].startswith("agrees with the definition to ")
+    assert found["reversibility"].startswith("gradients agree with stored tensors to ")
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("routing_by_agreement", "routing"), ("load_data", "data"), ("hardware", "hardware")]
+)
+def test_what_is_broken_is_named_and_the_rest_is_answered(monkeypatch, part, name):
+    def broken(*_, **__):
+        raise RuntimeError("it is broken\nin many words")
+
+    monkeypatch.setattr(doctor, part, broken)
+    code, found = answers()
+    assert code == 1
+    failed = {key: value for key, value in found.items() if "FAILED" in value}
+    assert len(failed) == 1 and list(failed.values()) == ["FAILED: RuntimeError: it is broken"]
+    assert next(iter(failed)) == name
+
+
+def test_a_wrong_layer_is_found(monkeypatch):
+    monkeypatch.setattr(doctor, "routing_by_agreement", lambda votes, iterations: votes.sum(1))
+    code, found = answers()
+    assert code == 1 and "away from the definition" in found["routing"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[: len(c) // 2], lambda c: c[:-40] + b"\x00" + c[-39:], lambda c: b""]
+)
+def test_a_damaged_kernel_is_compiled_anew(monkeypatch, tmp_path, damage):
+    import torch
+
+    monkeypatch.setenv("CAPSNB_CACHE", str(tmp_path))
+    native.library.cache_clear()
+    if native.library(8, 4, 4, torch.float32) is None:
+        pytest.skip("no C++ compiler was found: install one, or name it in the variable CXX")
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    native.library.cache_clear()
+    assert native.library(8, 4, 4, torch.float32) is not None
+    assert native._is_whole(path)
+    native.library.cache_clear()
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    from pathlib import Path
+
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CAPSNB_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert native.cache_folder() is None
