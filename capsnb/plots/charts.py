@@ -65,7 +65,7 @@ def lines(
         values: name -> heights, [N] or, for several lines of one look and one name, [N, lines]; or x -> height.
         x: [N], one for all lines or name -> x; None counts from 0.
         marks: markers on the points; None draws them where no line has more than 41 points.
-        every: points from one marker to the next; None marks at most a dozen.
+        every: points from one marker to the next; None marks at most 20.
         first: place of the first line's colour, line style and marker; a panel may go on where another stopped.
         floor: values below it, also 0, are drawn at it, and its tick says so: for a logarithmic axis.
         style: further arguments of `matplotlib.axes.Axes.plot`, for all lines (`{"linestyle": "none"}`).
@@ -93,7 +93,7 @@ def lines(
     marked = max(len(across) for across, _ in drawn.values()) <= 41 if marks is None else marks
     for k, (name, (across, heights)) in enumerate(drawn.items(), first):
         heights = heights if floor is None else np.maximum(heights, floor)
-        look = {**_look(k), "markevery": every or math.ceil(len(across) / 12), **(style or {})}
+        look = {**_look(k), "markevery": every or math.ceil(len(across) / 20), **(style or {})}
         look["marker"] = look["marker"] if marked else "none"
         axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
         told.append(f"{name} {_course(across, heights, names)}".strip())
