@@ -96,7 +96,7 @@ def lines(
         look = {**_look(k), "markevery": every or math.ceil(len(across) / 20), **(style or {})}
         look["marker"] = look["marker"] if marked else "none"
         axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
-        told.append(f"{name} {_course(across, heights, names)}".strip())
+        told.append(_clause(name, _course(across, heights, names)))
     reach = np.concatenate([across for across, _ in drawn.values()])
     return finish(axis, panel, told, "over", f" from {number(reach.min())} to {number(reach.max())}")
 
@@ -199,7 +199,7 @@ def points(
             )
         for place, end in ends.items():
             (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
-        told.append(f"{name} {_listed(found, ends)}".strip())
+        told.append(_clause(name, _listed(found, ends)))
     return finish(axis, panel, told, "by", turned=horizontal)
 
 
@@ -277,10 +277,14 @@ def bars(
         ends |= zip(row, lengths + begin, strict=True)
         if numbers and not stacked:
             axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
-        told.append(f"{name} {_listed(dict(zip(row, lengths[:, None], strict=True)), {})}".strip())
+        told.append(_clause(name, _listed(dict(zip(row, lengths[:, None], strict=True)), {})))
     axis.grid(visible=False, axis="x" if vertical else "y")
     (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
     return finish(axis, panel, told, "by", turned=not vertical)
+
+
+def _clause(name: str, said: str) -> str:
+    return f"{name}{':' if name[-1:].isdigit() else ''} {said}".strip()  # no number beside another
 
 
 def number(value: float) -> str:
