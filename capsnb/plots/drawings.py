@@ -122,7 +122,12 @@ def vectors(
         look["color"] = COLOURS[k % len(COLOURS)]
         widths = np.broadcast_to(floats((thickness or {}).get(name, 3)), len(ends))
         for i, ((x, y), width) in enumerate(zip(ends, widths, strict=True)):
-            axis.quiver(0, 0, x, y, width=width / 72, label="_" if i else name, **look)
+            head = {
+                "headwidth": 1 + 6 / width,
+                "headlength": 0.5 + 8 / width,
+                "headaxislength": 0.5 + 7 / width,
+            }
+            axis.quiver(0, 0, x, y, width=width / 72, label="_" if i else name, **look, **head)
         axis.update_datalim([(0, 0), *ends])
         lengths = np.hypot(*ends.T)
         for (x, y), length, tip in zip(ends, lengths, (tips or {}).get(name, [""] * len(ends)), strict=True):
