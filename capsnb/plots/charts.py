@@ -138,7 +138,7 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
     course = " to ".join(ends[: len(heights)])
     line = heights[:, 0]
     for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
-        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.05 * np.ptp(line)).all():
+        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all():
             course += f", {word} {names.get(line[at]) or number(line[at])} at {number(across[at])}"
     return course
 
