@@ -106,6 +106,8 @@ def _points_of(name: str, values: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(values, Mapping):
         x, values = values.keys(), values.values()
     elif isinstance(x, Mapping):
+        if name not in x:
+            raise ValueError(f"line {name!r} has no x, there is one for {', '.join(x)}")
         x = x[name]
     heights = floats(values)
     across = np.arange(float(np.atleast_1d(heights).shape[0])) if x is None else floats(x)
@@ -300,7 +302,7 @@ def number(value: float) -> str:
 
 def open_panel(panel: Mapping[str, Any]) -> Axes:
     """Return the panel that was given, or that of a new figure."""
-    if "ax" in panel:
+    if panel.get("ax") is not None:
         return panel["ax"]
     return figure(panel.get("title"), width=panel.get("width", WIDTH), height=panel.get("height"))[1]
 
@@ -327,24 +329,21 @@ def finish(
     """
     set_axes(axis, panel)
     across, upright = panel.get("hlines", {}), panel.get("vlines", {})
-    beside: dict[str, Any] = {"textcoords": "offset points"}
     for value, name in across.items():
         axis.axhline(value, color=INK, linewidth=1, linestyle=":")
-        axis.annotate(
-            name, (1, value), (-2, 2), axis.get_yaxis_transform(), ha="right", va="bottom", **beside
-        )
+        axis.annotate(name, (1, value), (-2, 4), axis.get_yaxis_transform(), "offset points", ha="right")
     for value, name in upright.items():
         axis.axvline(value, color=INK, linewidth=1, linestyle=":")
-        axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), va="top", **beside)
+        axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), "offset points", va="top")
     _add_legend(axis, panel.get("legend", "best"))
-    title = panel.get("title", "") if "ax" in panel else ""
+    title = axis.get_title()
     place, quantity = (
         panel.get(f"{letter}label", "").replace(" / ", " in ") for letter in ("yx" if turned else "xy")
     )
     what = f"{quantity} {link} {place}{span}" if quantity and place and link else quantity if link else ""
     heads = [part[:1].upper() + part[1:] if part[1:2].islower() else part for part in (title, what) if part]
     head = ". ".join(heads) + ": " if heads else ""
-    named = [f"{name} at {number(value)}" for value, name in {**across, **upright}.items() if name]
+    named = [f"{name} at {number(value)}" for value, name in (*across.items(), *upright.items()) if name]
     sentence = f"{head}{'; '.join([*told, *named])}."
     return add_alt(axis.figure, panel.get("alt", sentence))
 
@@ -370,7 +369,7 @@ def set_axes(axis: Axes, panel: Mapping[str, Any]) -> None:
         elif ticks is not None:
             along.set_ticks(list(ticks))
     axis.set(**given)
-    if "ax" in panel and "title" in panel:
+    if panel.get("ax") is not None and panel.get("title"):
         axis.set_title(panel["title"])
 
 
