@@ -99,6 +99,11 @@ def test_a_line_that_does_not_fit_is_named(values, x):
         plots.lines(values, x)
 
 
+def test_a_line_without_an_x_is_named():
+    with pytest.raises(ValueError, match="line 'boat' has no x, there is one for house"):
+        plots.lines({"house": [1], "boat": [2]}, {"house": [1]})
+
+
 def test_lines_need_a_line():
     with pytest.raises(ValueError, match="at least one line"):
         plots.lines({})
@@ -130,11 +135,11 @@ def test_what_lies_below_the_floor_is_said_to():
 
 
 def test_reference_lines_are_labelled_and_told():
-    fig = plots.lines({"v": [0, 1]}, hlines={0.25: "equal shares", 0.5: ""}, vlines={2: "one block"})
+    fig = plots.lines({"v": [0, 1]}, hlines={0.25: "equal shares", 2: ""}, vlines={2: "one block"})
     (axis,) = fig.axes
     flat = [line.get_ydata()[0] for line in axis.lines if len(set(line.get_ydata())) == 1]
     upright = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
-    assert (flat, upright) == ([0.25, 0.5], [2])
+    assert (flat, upright) == ([0.25, 2], [2])
     assert [text.get_text() for text in axis.texts] == ["equal shares", "", "one block"]
     assert fig.alt == "v 0 to 1; equal shares at 0.25; one block at 2."
 
@@ -166,7 +171,7 @@ def test_a_description_can_be_replaced_or_left_out():
 def test_a_figure_of_its_own_has_the_size_that_was_asked_for():
     fig = plots.lines({"a": [1, 2]}, title="A title", width=4, height=2.5)
     assert fig.get_size_inches().tolist() == [4, 2.5] and fig.get_suptitle() == "A title"
-    assert plots.lines({"a": [1, 2]}).get_size_inches().tolist() == [plots.WIDTH, 3.3]
+    assert plots.lines({"a": [1, 2]}, ax=None).get_size_inches().tolist() == [plots.WIDTH, 3.3]
 
 
 def test_an_unknown_setting_is_refused():
@@ -305,9 +310,9 @@ def test_heatmaps_share_one_scale():
 
 @pytest.mark.parametrize("matrices", [{}, {"a": [1, 2]}, {"a": np.zeros((0, 2))}])
 def test_heatmaps_need_matrices(matrices):
-    with pytest.raises(ValueError, match="needs a matrix"):
+    with pytest.raises(ValueError, match="one for each panel"):
         plots.heatmaps(matrices)
-    with pytest.raises(ValueError, match="for each of 1 panels"):
+    with pytest.raises(ValueError, match="needs 1 matrices"):
         plots.heatmaps({"a": np.eye(2), "b": np.eye(2)}, axes=plots.figure()[1])
 
 

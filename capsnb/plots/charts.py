@@ -65,7 +65,7 @@ def lines(
         values: name -> heights, [N] or, for several lines of one look and one name, [N, lines]; or x -> height.
         x: [N], one for all lines or name -> x; None counts from 0.
         marks: markers on the points; None draws them where no line has more than 41 points.
-        every: points from one marker to the next; None marks at most a dozen.
+        every: points from one marker to the next; None marks at most 20.
         first: place of the first line's colour, line style and marker; a panel may go on where another stopped.
         floor: values below it, also 0, are drawn at it, and its tick says so: for a logarithmic axis.
         style: further arguments of `matplotlib.axes.Axes.plot`, for all lines (`{"linestyle": "none"}`).
@@ -93,10 +93,10 @@ def lines(
     marked = max(len(across) for across, _ in drawn.values()) <= 41 if marks is None else marks
     for k, (name, (across, heights)) in enumerate(drawn.items(), first):
         heights = heights if floor is None else np.maximum(heights, floor)
-        look = {**_look(k), "markevery": every or math.ceil(len(across) / 12), **(style or {})}
+        look = {**_look(k), "markevery": every or math.ceil(len(across) / 20), **(style or {})}
         look["marker"] = look["marker"] if marked else "none"
         axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
-        told.append(f"{name} {_course(across, heights, names)}".strip())
+        told.append(_clause(name, _course(across, heights, names)))
     reach = np.concatenate([across for across, _ in drawn.values()])
     return finish(axis, panel, told, "over", f" from {number(reach.min())} to {number(reach.max())}")
 
@@ -106,6 +106,8 @@ def _points_of(name: str, values: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(values, Mapping):
         x, values = values.keys(), values.values()
     elif isinstance(x, Mapping):
+        if name not in x:
+            raise ValueError(f"line {name!r} has no x, there is one for {', '.join(x)}")
         x = x[name]
     heights = floats(values)
     across = np.arange(float(np.atleast_1d(heights).shape[0])) if x is None else floats(x)
@@ -138,7 +140,7 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
     course = " to ".join(ends[: len(heights)])
     line = heights[:, 0]
     for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
-        beyond = (sign * (line[at] - line[[0, -1]]) > 0.05 * np.ptp(line)).all()
+        beyond = (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all()
         extreme = names.get(line[at]) or number(line[at])
         if heights.shape[1] == 1 and beyond and extreme not in ends:
             course += f", {word} {extreme} at {number(across[at])}"
@@ -201,7 +203,7 @@ def points(
             )
         for place, end in ends.items():
             (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
-        told.append(f"{name} {_listed(found, ends)}".strip())
+        told.append(_clause(name, _listed(found, ends)))
     return finish(axis, panel, told, "by", turned=horizontal)
 
 
@@ -280,10 +282,14 @@ def bars(
         ends |= zip(row, lengths + begin, strict=True)
         if numbers and not stacked:
             axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
-        told.append(f"{name} {_listed(dict(zip(row, lengths[:, None], strict=True)), {})}".strip())
+        told.append(_clause(name, _listed(dict(zip(row, lengths[:, None], strict=True)), {})))
     axis.grid(visible=False, axis="x" if vertical else "y")
     (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
     return finish(axis, panel, told, "by", turned=not vertical)
+
+
+def _clause(name: str, said: str) -> str:
+    return f"{name}{':' if name[-1:].isdigit() else ''} {said}".strip()  # no number beside another
 
 
 def number(value: float) -> str:
@@ -299,7 +305,7 @@ def number(value: float) -> str:
 
 def open_panel(panel: Mapping[str, Any]) -> Axes:
     """Return the panel that was given, or that of a new figure."""
-    if "ax" in panel:
+    if panel.get("ax") is not None:
         return panel["ax"]
     return figure(panel.get("title"), width=panel.get("width", WIDTH), height=panel.get("height"))[1]
 
@@ -326,24 +332,21 @@ def finish(
     """
     set_axes(axis, panel)
     across, upright = panel.get("hlines", {}), panel.get("vlines", {})
-    beside: dict[str, Any] = {"textcoords": "offset points"}
     for value, name in across.items():
         axis.axhline(value, color=INK, linewidth=1, linestyle=":")
-        axis.annotate(
-            name, (1, value), (-2, 2), axis.get_yaxis_transform(), ha="right", va="bottom", **beside
-        )
+        axis.annotate(name, (1, value), (-2, 4), axis.get_yaxis_transform(), "offset points", ha="right")
     for value, name in upright.items():
         axis.axvline(value, color=INK, linewidth=1, linestyle=":")
-        axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), va="top", **beside)
+        axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), "offset points", va="top")
     _add_legend(axis, panel.get("legend", "best"))
-    title = panel.get("title", "") if "ax" in panel else ""
+    title = axis.get_title()
     place, quantity = (
         panel.get(f"{letter}label", "").replace(" / ", " in ") for letter in ("yx" if turned else "xy")
     )
     what = f"{quantity} {link} {place}{span}" if quantity and place and link else quantity if link else ""
     heads = [part[:1].upper() + part[1:] if part[1:2].islower() else part for part in (title, what) if part]
     head = ". ".join(heads) + ": " if heads else ""
-    named = [f"{name} at {number(value)}" for value, name in {**across, **upright}.items() if name]
+    named = [f"{name} at {number(value)}" for value, name in (*across.items(), *upright.items()) if name]
     sentence = f"{head}{'; '.join([*told, *named])}."
     return add_alt(axis.figure, panel.get("alt", sentence))
 
@@ -369,7 +372,7 @@ def set_axes(axis: Axes, panel: Mapping[str, Any]) -> None:
         elif ticks is not None:
             along.set_ticks(list(ticks))
     axis.set(**given)
-    if "ax" in panel and "title" in panel:
+    if panel.get("ax") is not None and panel.get("title"):
         axis.set_title(panel["title"])
 
 

@@ -56,25 +56,20 @@ def heatmaps(
         size = {"width": panel.get("width", WIDTH), "height": panel.get("height")}
         _, axes = figure(panel.get("title"), columns=max(1, len(drawn)), squeeze=False, **size)
     panels = np.ravel(axes)
-    if (
-        not drawn
-        or len(panels) != len(drawn)
-        or any(matrix.ndim != 2 or not matrix.size for matrix in drawn.values())
-    ):
-        shapes = {name: matrix.shape for name, matrix in drawn.items()}
+    shapes = {name: matrix.shape for name, matrix in drawn.items()}
+    if len(panels) != len(shapes) or not all(len(shape) == 2 and 0 not in shape for shape in shapes.values()):
         raise ValueError(
-            f"heatmaps needs a matrix [rows, columns] for each of {len(panels)} panels, got {shapes}"
+            f"heatmaps needs {len(panels)} matrices [rows, columns], one for each panel, got {shapes}"
         )
     low, high = limits or (min(m.min() for m in drawn.values()), max(m.max() for m in drawn.values()))
     few_colours, told = colormaps[cmap].resampled(32), []  # each colour of the bar is a shape in the page
     for axis, (name, matrix) in zip(panels, drawn.items(), strict=True):
         picture = axis.imshow(matrix, cmap=few_colours, vmin=low, vmax=high)
         axis.grid(False)
-        labels = {} if axis is panels[0] else {"ylabel": ""}
-        set_axes(axis, {**panel, "ax": axis, "title": name, **labels})
-        size_said = " x ".join(map(str, matrix.shape))
+        label_once = {} if axis is panels[0] else {"ylabel": ""}
+        set_axes(axis, {**panel, "ax": axis, "title": name, **label_once})
         least, most, mean = map(number, (matrix.min(), matrix.max(), matrix.mean()))
-        told.append(f"{name} {size_said} values from {least} to {most}, mean {mean}")
+        told.append(f"{name} {len(matrix)} x {len(matrix[0])} values from {least} to {most}, mean {mean}")
     if bar:
         side: Any = {"location": bar, "aspect": 12 if bar == "right" else 30, "pad": 0.02}
         scale = panels[0].figure.colorbar(picture, ax=panels.tolist(), label=label, **side)
@@ -122,7 +117,12 @@ def vectors(
         look["color"] = COLOURS[k % len(COLOURS)]
         widths = np.broadcast_to(floats((thickness or {}).get(name, 3)), len(ends))
         for i, ((x, y), width) in enumerate(zip(ends, widths, strict=True)):
-            axis.quiver(0, 0, x, y, width=width / 72, label="_" if i else name, **look)
+            # a head of 7 points, however thick the shaft
+            head = {
+                f"head{part}": 1 + more / width
+                for part, more in (("width", 6), ("length", 7), ("axislength", 6))
+            }
+            axis.quiver(0, 0, x, y, width=width / 72, label="_" if i else name, **look, **head)
         axis.update_datalim([(0, 0), *ends])
         lengths = np.hypot(*ends.T)
         for (x, y), length, tip in zip(ends, lengths, (tips or {}).get(name, [""] * len(ends)), strict=True):
@@ -177,28 +177,16 @@ def diagram(
     fig, axis = figure(title, width=width, height=height)
     axis.set(xlim=(0, width), ylim=(0, height - (0.35 if title else 0)))
     axis.axis("off")
-    patches = []
-    for text, (x, y, *colour) in boxes.items():
-        k = colour[0] if colour else 0
-        frame = (
-            {"facecolor": "none", "edgecolor": "none"}
-            if k is None
-            else {"facecolor": COLOURS[k], "alpha": 0.25}
-        )
-        box: Any = {"boxstyle": f"round,pad={0.1 if k is None else 0.4}", **frame}
-        patches.append(
-            axis.text(x, y, text, ha="center", va="center", fontsize=11, bbox=box).get_bbox_patch()
-        )
-    places = list(boxes.values())
+    middles, patches = [(x, y) for x, y, *_ in boxes.values()], []
+    for (text, (_, _, *colour)), middle in zip(boxes.items(), middles, strict=True):
+        plain, k = colour == [None], colour[0] if colour and colour[0] is not None else 0
+        look: dict[str, Any] = {"alpha": 0.25, "boxstyle": f"round,pad={0.1 if plain else 0.4}"}
+        look |= {"facecolor": "none", "edgecolor": "none"} if plain else {"facecolor": COLOURS[k]}
+        drawn = axis.text(*middle, text, ha="center", va="center", fontsize=11, bbox=look)
+        patches.append(drawn.get_bbox_patch())
     for start, stop, bend in lead:
-        look = {
-            "arrowstyle": "->",
-            "color": INK,
-            "connectionstyle": bend or "arc3",
-            "shrinkA": 1,
-            "shrinkB": 1,
-        }
+        look = {"arrowstyle": "->", "color": INK, "connectionstyle": bend or "arc3"}
         look |= {"patchA": patches[start], "patchB": patches[stop]}
-        axis.annotate("", places[stop][:2], places[start][:2], arrowprops=look)
+        axis.annotate("", middles[stop], middles[start], arrowprops=look)
     steps = " → ".join(names) if arrows is None else "; ".join(f"{names[a]} → {names[b]}" for a, b, _ in lead)
     return add_alt(fig, f"{steps}." if alt is None else alt)

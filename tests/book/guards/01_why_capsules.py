@@ -1,0 +1,1 @@
+assert all(accuracy(network, upright) > 0.9 for network in networks.values())
