@@ -135,13 +135,13 @@ def test_what_lies_below_the_floor_is_said_to():
 
 
 def test_reference_lines_are_labelled_and_told():
-    fig = plots.lines({"v": [0, 1]}, hlines={0.25: "equal shares", 2: ""}, vlines={2: "one block"})
+    fig = plots.lines({"v": [0, 1]}, hlines={2: "two units", 0.25: ""}, vlines={2: "one block"})
     (axis,) = fig.axes
     flat = [line.get_ydata()[0] for line in axis.lines if len(set(line.get_ydata())) == 1]
     upright = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
-    assert (flat, upright) == ([0.25, 2], [2])
-    assert [text.get_text() for text in axis.texts] == ["equal shares", "", "one block"]
-    assert fig.alt == "v 0 to 1; equal shares at 0.25; one block at 2."
+    assert (flat, upright) == ([2, 0.25], [2])
+    assert [text.get_text() for text in axis.texts] == ["two units", "", "one block"]
+    assert fig.alt == "v 0 to 1; two units at 2; one block at 2."
 
 
 def test_panels_add_up_to_one_figure_with_one_legend():
@@ -166,6 +166,18 @@ def test_a_description_can_be_replaced_or_left_out():
     plots.lines({"a": [1, 2]}, ax=right, alt="")
     assert fig.alt == "Rises."
     assert plots.lines({"a": [1, 2]}, title="What, then?", alt="It rises.").alt == "What, then? It rises."
+
+
+def test_what_adds_nothing_leaves_the_description_as_it_is():
+    fig, (left, right) = plots.figure("What, then?", columns=2)
+    plots.lines({"a": [1, 2]}, ax=left, alt="")
+    assert not hasattr(fig, "alt")
+    plots.lines({"a": [1, 2]}, ax=right, alt="It rises.")
+    assert fig.alt == "What, then? It rises."
+
+
+def test_no_number_stands_beside_another():
+    assert plots.lines({"sigma 0.1": [2, 3], "x": [4]}).alt == "sigma 0.1: 2 to 3; x 4."
 
 
 def test_a_figure_of_its_own_has_the_size_that_was_asked_for():
@@ -227,6 +239,8 @@ def test_means_and_intervals_of_points():
     assert (
         fig.alt == f"net 0.5 (0.25 to 0.75) at 1, 0.5 ({number(low)} to {number(high)}) at 2; chance at 0.1."
     )
+    turned = plots.points(values, means="bar", horizontal=True, xlabel="share", ylabel="net").axes[0]
+    assert (turned.lines[1].get_marker(), turned.figure.alt[:13]) == ("|", "Share by net:")
     bars = plots.points(values, means="bar").axes[0].lines[1]
     assert (bars.get_marker(), [*bars.get_ydata()]) == ("_", [0.5, 0.5])
 
@@ -380,6 +394,9 @@ def test_numbers_are_said_with_three_digits(value):
     said = float(number(value).replace(",", ""))
     assert said == pytest.approx(value, rel=0.0051)
     assert len(number(value)) <= 10
+    assert "." not in number(value) or abs(value) < 1000 or "e" in number(value)
+    if 10 <= abs(value) < 999:
+        assert said == pytest.approx(value, abs=0.0501)
 
 
 def test_rows_of_images_have_names():

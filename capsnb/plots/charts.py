@@ -1,6 +1,6 @@
 """Lines, points and bars, told apart not by colour alone, and described from the data that they show.
 
-Used in every chapter from 1, *Why capsules?*, on. Each function draws a figure of its own, or a panel of one:
+Used from chapter 1, *Why capsules?*, on. Each function draws a figure of its own, or a panel of one:
 `fig, (left, right) = plots.figure(columns=2)`, then `plots.lines(..., ax=left)` and `plots.lines(..., ax=right)`, which
 return the figure. Besides its data each takes the following, and passes on all else (`xlabel`, `ylim`, `xscale`,
 `aspect`, ...) to `matplotlib.axes.Axes.set`:
