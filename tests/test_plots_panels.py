@@ -382,7 +382,7 @@ def test_boxes_follow_one_another_unless_told():
     assert plots.diagram({"a": (1, 1), "b": (2, 1)}, alt="Two letters.").alt == "Two letters."
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15))
+@given(st.floats(-1e15, 1e15) | st.floats(10, 999))
 def test_numbers_are_said_with_three_digits(value):
     said = float(number(value).replace(",", ""))
     assert said == pytest.approx(value, rel=0.0051)
