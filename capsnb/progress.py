@@ -1,6 +1,6 @@
 """Progress bars that look right in a terminal and in a notebook, and wipe themselves when the work is done.
 
-Used wherever work may last longer than some seconds: training, measurements, and loops of the chapters' own.
+Used wherever work may last longer than some seconds, from the training loop of chapter 1, *Why capsules?*, on.
 """
 
 from __future__ import annotations
