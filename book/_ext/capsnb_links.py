@@ -38,7 +38,7 @@ PACKAGES = (
 # Their names are those of everyday words, or of what a chapter writes itself: linked with their module's name only.
 SPOKEN_IN_FULL = ("bench", "checks")
 CHAPTERS = re.compile(r"(chapters?)\s+(\d+(?:,\s+\d+)*(?:\s+and\s+\d+)?)")
-# Words that the book also uses as anybody does, and two that are on every page.
+# Words that the book also uses as anybody does, and two that are on every page: linked where they are emphasised.
 TOO_COMMON = {
     *("activation", "agreement", "block", "branch", "gain", "head", "identity"),
     *("precision", "rank", "row", "seed", "silent", "states", "study", "tie"),
@@ -220,14 +220,14 @@ def form(term: str) -> str:
 
 
 class GlossaryLinks(Links):
-    """Link each term of the glossary at its first use in the running text of a page."""
+    """Link each term of the glossary where a page emphasises it alone (*vote*), or else at its first use in prose."""
 
     def run(self, **kwargs: object) -> None:
         """Link the terms that the page does not link by itself."""
         terms = {
             term: place
             for (kind, term), place in self.env.get_domain("std").objects.items()
-            if kind == "term" and term not in TOO_COMMON
+            if kind == "term"
         }
         here = self.env.docname
         if here.startswith(NO_PROSE_PAGES) or here in {
@@ -237,6 +237,13 @@ class GlossaryLinks(Links):
         for made in self.document.findall(addnodes.pending_xref):
             if made["reftype"] == "term":
                 terms.pop(made["reftarget"], None)
+        for word in list(self.document.findall(nodes.emphasis)):
+            said = word.astext()
+            term = next((term for term in terms if re.fullmatch(form(term), said)), None)
+            if term and not inside(word, nodes.title, nodes.reference, addnodes.desc):
+                word.replace_self(self.link(terms.pop(term), word.deepcopy(), "term"))
+        for term in TOO_COMMON & terms.keys():
+            del terms[term]
         for paragraph in list(self.document.findall(nodes.paragraph)):
             if inside(paragraph, *NOT_PROSE) or aside(paragraph):
                 continue
