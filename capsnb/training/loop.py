@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
@@ -109,7 +110,10 @@ def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) 
             history.records.append(record)
             longest = max(longest, time.monotonic() - begun)
             skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
-            bar.set_postfix_str(f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}")
+            # Without a refresh of its own: tqdm does not wipe a bar that is shown before its delay is over.
+            bar.set_postfix_str(
+                f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}", refresh=False
+            )
             if path is not None and first:
                 checkpoint.save(path, trainer.identity, history, **trainer.parts)
     return history
@@ -306,7 +310,9 @@ def _own_accelerate_state() -> Iterator[None]:
 
     Otherwise a run would take the precision, the device or the accumulation of gradients that somebody else chose.
     """
-    from accelerate.state import AcceleratorState, GradientState, PartialState
+    with warnings.catch_warnings():  # it imports tqdm's bar of widgets, which capsnb's bar does not need
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from accelerate.state import AcceleratorState, GradientState, PartialState
 
     shared = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
     before = [dict(state) for state in shared]
