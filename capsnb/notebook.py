@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -81,6 +81,15 @@ def _expected_time(number: int, device: str) -> str:
     if not names:
         raise ValueError(f"there is no chapter {number}; choose from 1 to {len(measured)}")
     run = (device == "cuda" and measured[names[0]]["gpu"]) or measured[names[0]]["cpu"]
+    return time_of(run)
+
+
+def time_of(run: dict[str, Any] | None) -> str:
+    """Say what a measured run of a chapter took, and where.
+
+    >>> time_of({"seconds": 23.4, "hardware": {"gpu": None, "cores": 2}}), time_of(None)
+    ('about 23 s on 2 CPU cores', 'not timed yet')
+    """
     if not run:
         return "not timed yet"
     where = run["hardware"]["gpu"] or f"{run['hardware']['cores']} CPU cores"

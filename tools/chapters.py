@@ -31,12 +31,13 @@ from nbformat import NotebookNode
 
 from capsnb import experiments
 from capsnb.files import write_atomically
-from capsnb.notebook import duration
+from capsnb.notebook import duration, time_of
 from capsnb.profiling import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 RESULTS = ROOT / "results" / "chapters.json"
+SET_UP = re.compile(r"(quick profile, ).*?( · seed )")  # what start_chapter says of a chapter's time
 CARD = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
 TITLE = re.compile(r"\A# @title [^\n]*\n")  # what Colab shows of a folded cell
 TABLE = re.compile(r"Markdown\((experiments\.\w+\([^()]*\))\)")  # a whole cell
@@ -204,6 +205,9 @@ def refresh_card(notebook: NotebookNode, figures: dict[str, Any]) -> None:
             "'<!-- measured --><!-- /measured -->' where the cost stands"
         )
     card.source = CARD.sub(lambda found: found[1] + card_line(figures) + found[2], card.source)
+    for output in notebook.cells[2].outputs:  # it ran before this run was measured
+        run = figures["cpu"] if "No GPU" in output.text else figures["gpu"] or figures["cpu"]
+        output.text = SET_UP.sub(lambda found: found[1] + time_of(run) + found[2], output.text)
 
 
 def refresh_tables(notebook: NotebookNode) -> None:
