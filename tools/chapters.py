@@ -207,7 +207,7 @@ def refresh_card(notebook: NotebookNode, figures: dict[str, Any]) -> None:
     card.source = CARD.sub(lambda found: found[1] + card_line(figures) + found[2], card.source)
     for output in notebook.cells[2].outputs:  # it ran before this run was measured
         run = figures["cpu"] if "No GPU" in output.text else figures["gpu"] or figures["cpu"]
-        output.text = SET_UP.sub(lambda found: found[1] + time_of(run) + found[2], output.text)
+        output.text = SET_UP.sub(rf"\g<1>{time_of(run)}\g<2>", output.text)
 
 
 def refresh_tables(notebook: NotebookNode) -> None:

@@ -239,7 +239,9 @@ class GlossaryLinks(Links):
                 terms.pop(made["reftarget"], None)
         for word in list(self.document.findall(nodes.emphasis)):
             said = word.astext()
-            term = next((term for term in terms if re.fullmatch(form(term), said)), None)
+            term = next(
+                (term for term in terms if re.fullmatch(form(term), said)), None
+            )
             if term and not inside(word, nodes.title, nodes.reference, addnodes.desc):
                 word.replace_self(self.link(terms.pop(term), word.deepcopy(), "term"))
         for term in TOO_COMMON & terms.keys():

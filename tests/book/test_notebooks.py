@@ -107,7 +107,9 @@ def test_card_holds_what_was_measured(path):
         "run: python tools/chapters.py cards"
     )
     (said,) = notebook.cells[2].outputs
-    assert re.match(r"(No GPU|GPU: .+) · \d+ CPU threads · quick profile, about \d+ (s|minutes) on ", said.text)
+    assert re.match(
+        r"(No GPU|GPU: .+) · \d+ CPU threads · quick profile, about \d+ (s|minutes) on ", said.text
+    )
     chapters.refresh_card(notebook, figures)
     assert notebook == chapters.read(path), "run: python tools/chapters.py cards"
 
