@@ -27,10 +27,11 @@ LISTED = {
 }
 # Tools of no chapter's subject; `reference-cli` has the command line, and Triton cannot be imported everywhere.
 NO_CHAPTER = {
-    f"capsnb.{room}" for room in ("files", "compat", "tables", "notebook", "checks", "bench.measurement")
+    f"capsnb.{room}"
+    for room in ("files", "values", "compat", "tables", "notebook", "checks", "bench.measurement")
 }
 NOT_LISTED = {
-    *(f"capsnb.cli.{name}" for name in ("options", "training", "measuring", "reproducing")),
+    *(f"capsnb.cli.{name}" for name in ("options", "training", "measuring", "reproducing", "doctor")),
     *("capsnb._version", "capsnb.__main__", "capsnb.kernels.triton_backend"),
 }
 
