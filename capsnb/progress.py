@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,12 +36,30 @@ def progress_bar(
     >>> [2 * n for n in progress_bar([1, 2, 3], "doubling")]
     [2, 4, 6]
     """
-    from tqdm import tqdm
-
     settings = {"leave": False, "delay": DELAY, **settings}
     if output := _notebook_output():
         settings |= {"file": output, "ncols": 90, "mininterval": 0.5}
-    return tqdm(iterable, desc=label or None, disable=not shown, **settings)
+    return _bar_class()(iterable, desc=label or None, disable=not shown, **settings)
+
+
+@cache
+def _bar_class() -> type[tqdm]:
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        """A bar that shows nothing before its delay is over, and at its end wipes whatever it has shown.
+
+        tqdm shows a postfix at once, and then takes a bar for one that was never shown.
+        """
+
+        def display(self, *arguments: Any, **named: Any) -> Any:
+            now = self._time()
+            if now < getattr(self, "start_t", now) + self.delay:
+                return None
+            self.last_print_t = now
+            return super().display(*arguments, **named)
+
+    return Bar
 
 
 def _notebook_output() -> _Output | None:

@@ -435,6 +435,7 @@ def test_a_step_that_the_scaler_leaves_out_is_counted_and_shown(optimizer, data,
     if optimizer == "ranger21":
         pytest.importorskip("pytorch_optimizer", reason=NO_RANGER)
     scaler = scale_on_the_cpu(monkeypatch)
+    monkeypatch.setattr("capsnb.progress.DELAY", 0)
     model = tiny()
     sizes = {"epochs": 2, "batch_size": 4, "accumulate": 2, "reconstruction_weight": 1.0}
     history = fit(model, data, dataclasses.replace(CONFIG, optimizer=optimizer, **sizes))

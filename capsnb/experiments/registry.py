@@ -226,7 +226,7 @@ def reproduce(
                 if result is None:
                     left += 1
                 else:
-                    bar.set_postfix_str(f"{run.name}: {result.accuracy:.2%}", refresh=False)
+                    bar.set_postfix_str(f"{run.name}: {result.accuracy:.2%}")
                     bar.update()
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {len(missing)} runs of {study} failed", failures)

@@ -79,7 +79,7 @@ def fit(
             of another run.
     """
     path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
-    gpu = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    gpu = [torch.cuda.current_device()] if torch.cuda.device_count() else []
     with (
         torch.random.fork_rng(gpu),
         _own_accelerate_state(),
@@ -110,10 +110,7 @@ def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) 
             history.records.append(record)
             longest = max(longest, time.monotonic() - begun)
             skipped = f", skipped steps: {record.skipped_steps}" if record.skipped_steps else ""
-            # Without a refresh of its own: tqdm does not wipe a bar that is shown before its delay is over.
-            bar.set_postfix_str(
-                f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}", refresh=False
-            )
+            bar.set_postfix_str(f"epoch {number}: test accuracy {record.test_accuracy:.2%}{skipped}")
             if path is not None and first:
                 checkpoint.save(path, trainer.identity, history, **trainer.parts)
     return history

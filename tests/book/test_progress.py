@@ -16,6 +16,14 @@ def work(delay):
         time.sleep(0.3)
     print("done")
 
+def slowly():
+    with progress_bar(label="counting", delay=0.5, total=2) as bar:
+        bar.update()
+        bar.set_postfix_str("early")
+        time.sleep(0.6)
+        bar.set_postfix_str("late")
+    print("done")
+
 def train():
     import capsnb
 
@@ -36,7 +44,7 @@ class Watched(NotebookClient):
 
 @pytest.fixture(scope="module")
 def ran():
-    sources = (WORK, "work(0)", "work(60)", "train()")
+    sources = (WORK, "work(0)", "work(60)", "train()", "slowly()")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     client = Watched(notebook, timeout=120)
     client.execute()
@@ -51,6 +59,13 @@ def test_a_bar_counts_and_wipes_itself(ran):
     assert (done.name, done.text) == ("stdout", "done\n")
 
 
+def test_a_postfix_waits_and_goes_too(ran):
+    notebook, shown = ran
+    assert not any("early" in line and "late" not in line for line in shown)
+    assert any("late" in line for line in shown)
+    assert [output.data for output in notebook.cells[4].outputs[:1]] == [{"text/plain": ""}]
+
+
 @pytest.mark.parametrize("cell", [2, 3])
 def test_short_work_shows_no_bar(ran, cell):
     notebook = chapters.tidy(copy.deepcopy(ran[0]))
@@ -59,4 +74,4 @@ def test_short_work_shows_no_bar(ran, cell):
 
 def test_a_committed_notebook_has_no_trace_of_bars(ran):
     outputs = [cell.outputs for cell in chapters.tidy(ran[0]).cells]
-    assert [[output.text for output in each] for each in outputs] == [[], *3 * [["done\n"]]]
+    assert [[output.text for output in each] for each in outputs] == [[], *4 * [["done\n"]]]
