@@ -14,7 +14,9 @@ return the figure. Besides its data each takes the following, and passes on all 
 - `alt`: said in place of the description that is made from the data; "" adds nothing. Descriptions of several panels
   follow one another.
 
-Labels are written "quantity / unit".
+Labels are written "quantity / unit". A divisor of several words is no unit: "entropy / log J" is read "entropy over
+log J". Of a chart with more than 20 values, or a row with more than 8, the description gives each row's first, last,
+lowest and highest.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ _OWN = (
     "hlines",
     "vlines",
 )  # all other settings are matplotlib's
+_HALF_UP = 1 + 1e-12  # Python rounds a half to the even digit
 
 
 @in_style()
@@ -79,7 +82,7 @@ def lines(
         ValueError: no line, a line without a point, or one with another number of points than x.
 
     >>> lines({"house": [0.85, 0.97], "boat": [0.14, 0.83]}, [1, 10], ylabel="length", xlabel="rounds").alt
-    'Length over rounds from 1 to 10: house 0.85 to 0.97; boat 0.14 to 0.83.'
+    'Length over rounds from 1 to 10: house: 0.85 to 0.97; boat: 0.14 to 0.83.'
     """
     if not values:
         raise ValueError("lines needs at least one line: {name: heights}")
@@ -96,7 +99,7 @@ def lines(
         look = {**_look(k), "markevery": every or math.ceil(len(across) / 20), **(style or {})}
         look["marker"] = look["marker"] if marked else "none"
         axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
-        told.append(_clause(name, _course(across, heights, names)))
+        told.append(clause(name, _course(across, heights, names)))
     reach = np.concatenate([across for across, _ in drawn.values()])
     return finish(axis, panel, told, "over", f" from {number(reach.min())} to {number(reach.max())}")
 
@@ -132,19 +135,22 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
     if not seen.any():
         return "nowhere"
     across, heights = across[seen], heights[seen]
-    said = [
-        [names.get(end) or number(end) for end in (np.nanmin(row), np.nanmax(row))]
-        for row in heights[[0, -1]]
+    low, high, line = np.nanmin(heights, axis=1), np.nanmax(heights, axis=1), heights[:, 0]
+    if len(line) > 1 and number(low.min()) == number(high.max()):
+        return f"{names.get(low[0]) or number(low[0])} throughout"
+    turns = [
+        (word, at)
+        for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1))
+        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all()
     ]
-    ends = [low if low == high else f"{low} – {high}" for low, high in said]
-    course = " to ".join(ends[: len(heights)])
-    line = heights[:, 0]
-    for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
-        beyond = (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all()
-        extreme = names.get(line[at]) or number(line[at])
-        if heights.shape[1] == 1 and beyond and extreme not in ends:
-            course += f", {word} {extreme} at {number(across[at])}"
-    return course
+    values = [*low[[0, -1]], *high[[0, -1]], *(line[at] for _, at in turns)]
+    plain = [value for value in values if value not in names]
+    said = {**dict(zip(plain, numbers(plain), strict=True)), **names}
+    ends = [span(said[low[i]], said[high[i]], " – ") for i in (0, -1)][: len(line)]
+    beyond = [
+        f"{word} {said[line[at]]} at {number(across[at])}" for word, at in turns if said[line[at]] not in ends
+    ]
+    return ", ".join([" to ".join(ends), *beyond])
 
 
 @in_style()
@@ -177,7 +183,7 @@ def points(
         ValueError: no name, or unknown `means`.
 
     >>> points({"CapsNet": {1: [97.0, 98.0], 2: [98.5]}}, ylabel="accuracy / %", xlabel="blocks").alt
-    'Accuracy in % by blocks: CapsNet 97.5 (97 to 98) at 1, 98.5 at 2.'
+    'Accuracy in % by blocks: CapsNet: 97.5 (97.0 to 98.0) at 1, 98.5 at 2.'
     """
     if not values or means not in (None, "line", "bar"):
         raise ValueError(
@@ -185,7 +191,7 @@ def points(
         )
     axis, told = open_panel(panel), []
     at = _places(axis, panel, values, "y" if horizontal else "x")
-    turn = slice(None, None, -1 if horizontal else 1)
+    turn, brief = slice(None, None, -1 if horizontal else 1), sum(map(len, values.values())) > 20
     for k, (name, row) in enumerate(values.items()):
         colour, line, marker = _look(first + k).values()
         shift = apart * (k - (len(values) - 1) / 2)
@@ -203,22 +209,33 @@ def points(
             )
         for place, end in ends.items():
             (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
-        told.append(_clause(name, _listed(found, ends)))
+        told.append(_listed(name, found, ends, brief))
     return finish(axis, panel, told, "by", turned=horizontal)
 
 
-def _listed(row: Mapping[Any, np.ndarray], ends: Mapping[Any, tuple[float, float]]) -> str:
+def _listed(
+    name: str, row: Mapping[Any, np.ndarray], ends: Mapping[Any, tuple[float, float]], brief: bool
+) -> str:
     """Say each place's mean and, unless that would be long, its lowest and highest value."""
-    said = []
-    for place, some in row.items():
-        low, high = map(number, ends.get(place, (some.min(), some.max())))
-        spread = f"{low} to {high}" if low != high else ""
-        if isinstance(place, str):
-            beside = f" ({', '.join(filter(None, (place, spread)))})"
-        else:
-            beside = (f" ({spread})" if spread and len(row) <= 4 else "") + f" at {place}"
-        said.append(number(some.mean()) + beside)
-    return ", ".join(said) or "not run yet"
+    found = [(some.mean(), *ends.get(place, (some.min(), some.max()))) for place, some in row.items()]
+    if not found:
+        return clause(name, "not run yet")
+    values, by_name = np.array(found), isinstance(next(iter(row)), str)  # [places, 3]
+    if len(row) > 1 and not by_name and number(values.min()) == number(values.max()):
+        return clause(name, f"{number(values[0, 0])} throughout")
+    values = values if by_name or len(row) <= 4 else values[:, [0, 0, 0]]
+    written, said = np.reshape(numbers(values.ravel()), (-1, 3)), []
+    for place, (mean, low, high) in zip(row, written, strict=True):
+        spread = f" ({low} to {high})" if low != high else ""
+        said.append(
+            f"{mean}{spread} at {place}" if not by_name else clause(place * (place != name), mean + spread)
+        )
+    if brief or len(row) > 8:
+        middle, last = values[:, 0], len(said) - 1
+        turns = (("lowest", middle.argmin()), ("highest", middle.argmax()))
+        inner = [f"{word} {said[at]}" for word, at in turns if written[at, 0] not in written[[0, last], 0]]
+        said = [*dict.fromkeys((said[0], said[last])), *inner]
+    return clause(name, ("; " if by_name else ", ").join(said))
 
 
 def _places(
@@ -265,7 +282,7 @@ def bars(
         ValueError: no bar.
 
     >>> bars({"": {"squash": 1.5, "votes": 40.0}}, xlabel="memory / MB").alt
-    'Memory in MB: 1.5 (squash), 40 (votes).'
+    'Memory in MB: squash: 1.5; votes: 40.0.'
     """
     if not any(values.values()):
         raise ValueError("bars needs at least one bar: {name: {row: length}}")
@@ -273,7 +290,7 @@ def bars(
     at = _places(axis, panel, values, "x" if vertical else "y")
     draw, thickness, base = (axis.bar, "width", "bottom") if vertical else (axis.barh, "height", "left")
     thick = 0.6 if stacked else 0.8 / len(values)
-    ends = dict.fromkeys(at, 0.0)
+    ends, brief = dict.fromkeys(at, 0.0), sum(map(len, values.values())) > 20
     for k, (name, row) in enumerate(values.items()):
         shift = 0 if stacked else thick * (k - (len(values) - 1) / 2)
         lengths, begin = floats(row.values()), [ends[place] * stacked for place in row]
@@ -282,25 +299,61 @@ def bars(
         ends |= zip(row, lengths + begin, strict=True)
         if numbers and not stacked:
             axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
-        told.append(_clause(name, _listed(dict(zip(row, lengths[:, None], strict=True)), {})))
+        told.append(_listed(name, dict(zip(row, lengths[:, None], strict=True)), {}, brief))
     axis.grid(visible=False, axis="x" if vertical else "y")
     (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
     return finish(axis, panel, told, "by", turned=not vertical)
 
 
-def _clause(name: str, said: str) -> str:
-    return f"{name}{':' if name[-1:].isdigit() else ''} {said}".strip()  # no number beside another
+def clause(name: str, said: str) -> str:
+    """Say something of a name, which may be empty."""
+    return f"{name}: {said}" if name else said
+
+
+def span(low: str, high: str, between: str = " to ") -> str:
+    """Say from where to where, or the one value that both are."""
+    return low if low == high else f"{low}{between}{high}"
+
+
+def capital(text: str) -> str:
+    """Begin a sentence with a capital letter, unless it begins with a symbol such as x."""
+    return text[:1].upper() + text[1:] if text[1:2].islower() or text.startswith("a ") else text
+
+
+def in_words(label: str) -> str:
+    """Read a label: one word behind its slash is a unit, several are a divisor.
+
+    >>> in_words("memory / MB"), in_words("entropy / log J")
+    ('memory in MB', 'entropy over log J')
+    """
+    quantity, slash, unit = label.partition(" / ")
+    return f"{quantity} {'over' if ' ' in unit else 'in'} {unit}" if slash else label
 
 
 def number(value: float) -> str:
     """Write a number with three digits or, from 10 on, one behind the point.
 
-    >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2)]
-    ['0.123', '97.5', '12,346', '3e-10', '2']
+    >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2, 1 / 32)]
+    ['0.123', '97.5', '12,346', '3e-10', '2', '0.0313']
     """
+    value *= _HALF_UP
     if 10 <= abs(value) < 1e6:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}".removesuffix(".0")
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def numbers(values: Iterable[float]) -> list[str]:
+    """Write numbers that are read together with equally many digits behind the point, unless one gets more than four.
+
+    >>> numbers([97, 97.26]), numbers([1, 0.398]), numbers([203.3, 0.0647])
+    (['97.0', '97.3'], ['1.000', '0.398'], ['203.3', '0.0647'])
+    """
+    values = list(values)
+    said = [number(value) for value in values]
+    behind = max((len(text.partition(".")[2]) for text in said), default=0)
+    if "e" in "".join(said) or any(abs(value) * 10**behind >= 9999.5 for value in values):
+        return said
+    return [f"{value * _HALF_UP:,.{behind}f}" for value in values]
 
 
 def open_panel(panel: Mapping[str, Any]) -> Axes:
@@ -340,15 +393,21 @@ def finish(
         axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), "offset points", va="top")
     _add_legend(axis, panel.get("legend", "best"))
     title = axis.get_title()
-    place, quantity = (
-        panel.get(f"{letter}label", "").replace(" / ", " in ") for letter in ("yx" if turned else "xy")
+    place, quantity = (in_words(panel.get(f"{letter}label", "")) for letter in ("yx" if turned else "xy"))
+    comma = "," if "," in quantity or " over " in quantity else ""
+    what = (
+        f"{quantity}{comma} {link} {place}{span}" if quantity and place and link else quantity if link else ""
     )
-    what = f"{quantity} {link} {place}{span}" if quantity and place and link else quantity if link else ""
-    heads = [part[:1].upper() + part[1:] if part[1:2].islower() else part for part in (title, what) if part]
-    head = ". ".join(heads) + ": " if heads else ""
-    named = [f"{name} at {number(value)}" for value, name in (*across.items(), *upright.items()) if name]
-    sentence = f"{head}{'; '.join([*told, *named])}."
-    return add_alt(axis.figure, panel.get("alt", sentence))
+    heads = [capital(part) for part in (title, what) if part]
+    named = [
+        f"a line at {number(value)}: {name}" for value, name in (*across.items(), *upright.items()) if name
+    ]
+    said = [*told, *named]
+    if len(said) > 1 and "; " in "".join(told):  # names of places behind the names
+        sentence = ". ".join([*heads, *map(capital, said)])
+    else:
+        sentence = capital(clause(". ".join(heads), "; ".join(said)))
+    return add_alt(axis.figure, panel.get("alt", f"{sentence}."))
 
 
 def add_alt(fig: Any, sentence: str) -> Figure:
