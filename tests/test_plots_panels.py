@@ -238,6 +238,7 @@ def test_a_sentence_begins_with_a_capital_letter():
     plots.vectors({"votes": [[1, 0]]}, ax=right)
     assert fig.alt == "House: 1 to 2; boat: 3 to 4. Votes: 1 arrow, 1 long."
     assert plots.heatmaps({"near": np.eye(2)}).alt.startswith("Near: 2 × 2 values")
+    assert plots.heatmaps({"": np.full((2, 3), 0.1)}).alt == "2 × 3 values, 0.1 throughout."
 
 
 def test_a_figure_of_its_own_has_the_size_that_was_asked_for():
@@ -383,13 +384,13 @@ def test_long_rows_are_told_by_their_ends_and_extremes():
     heights = [3, 2, 4, 1, 5, 9, 6, 7]
     nine = dict(enumerate([*heights, 8], 1))
     assert plots.bars({"": dict(enumerate(heights, 1))}).alt.count(" at ") == 8
-    assert plots.bars({"": nine}).alt == "3 at 1, 8 at 9, lowest 1 at 4, highest 9 at 6."
+    assert plots.bars({"": nine}).alt == "3 at 1, 8 at 9, highest 9 at 6, lowest 1 at 4."
     rising = dict(enumerate(range(10)))
     assert plots.points({"net": rising}).alt == "Net: 0 at 0, 9 at 9."
     named = {f"layer {place}": value for place, value in nine.items()}
-    assert plots.bars({"": named}).alt == "Layer 1: 3; layer 9: 8; lowest layer 4: 1; highest layer 6: 9."
+    assert plots.bars({"": named}).alt == "Layer 1: 3; layer 9: 8; highest layer 6: 9; lowest layer 4: 1."
     three = {name: dict(enumerate(heights, 1)) for name in "abc"}  # 24 numbers
-    assert plots.points(three).alt.startswith("a: 3 at 1, 7 at 8, lowest 1 at 4, highest 9 at 6; b: ")
+    assert plots.points(three).alt.startswith("a: 3 at 1, 7 at 8, highest 9 at 6, lowest 1 at 4; b: ")
 
 
 def test_heatmaps_share_one_scale():
@@ -503,6 +504,7 @@ def test_a_half_is_rounded_up():
         "0.268",
         "10.3",
     ]
+    assert numbers(value for value in (float("nan"), 97, 97.2)) == ["nan", "97.0", "97.2"]
     assert numbers([1 / 32, 0.5]) == ["0.0313", "0.5000"]
 
 

@@ -14,9 +14,7 @@ return the figure. Besides its data each takes the following, and passes on all 
 - `alt`: said in place of the description that is made from the data; "" adds nothing. Descriptions of several panels
   follow one another.
 
-Labels are written "quantity / unit". A divisor of several words is no unit: "entropy / log J" is read "entropy over
-log J". Of a chart with more than 20 values, or a row with more than 8, the description gives each row's first, last,
-lowest and highest.
+Labels are written "quantity / unit"; a divisor of several words, as in "entropy / log J", is read "over log J".
 """
 
 from __future__ import annotations
@@ -37,16 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Numbers = Tensor | np.ndarray | Sequence[float]
-_OWN = (
-    "ax",
-    "title",
-    "width",
-    "height",
-    "legend",
-    "alt",
-    "hlines",
-    "vlines",
-)  # all other settings are matplotlib's
+# all other settings are matplotlib's
+_OWN = ("ax", "title", "width", "height", "legend", "alt", "hlines", "vlines")
 _HALF_UP = 1 + 1e-12  # Python rounds a half to the even digit
 
 
@@ -136,21 +126,20 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
         return "nowhere"
     across, heights = across[seen], heights[seen]
     low, high, line = np.nanmin(heights, axis=1), np.nanmax(heights, axis=1), heights[:, 0]
-    if len(line) > 1 and number(low.min()) == number(high.max()):
-        return f"{names.get(low[0]) or number(low[0])} throughout"
-    turns = [
-        (word, at)
-        for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1))
-        if heights.shape[1] == 1 and (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all()
-    ]
-    values = [*low[[0, -1]], *high[[0, -1]], *(line[at] for _, at in turns)]
-    plain = [value for value in values if value not in names]
-    said = {**dict(zip(plain, numbers(plain), strict=True)), **names}
-    ends = [span(said[low[i]], said[high[i]], " – ") for i in (0, -1)][: len(line)]
-    beyond = [
-        f"{word} {said[line[at]]} at {number(across[at])}" for word, at in turns if said[line[at]] not in ends
-    ]
-    return ", ".join([" to ".join(ends), *beyond])
+    if same := steady(heights, names):
+        return same
+    turns = _turns(line) if heights.shape[1] == 1 else []
+    said = numbers([low[0], high[0], low[-1], high[-1], *(line[at] for _, at in turns)], names)
+    ends = [" – ".join(dict.fromkeys(said[i : i + 2])) for i in (0, 2)][: len(line)]
+    inner = [f"{word} {said[i]} at {number(across[at])}" for i, (word, at) in enumerate(turns, 4)]
+    return ", ".join([" to ".join(ends), *inner])
+
+
+def _turns(line: np.ndarray) -> list[tuple[str, Any]]:
+    """Return where a line is highest and lowest, unless it is so at an end, to a reader."""
+    ends, extremes = line[[0, -1]], (("highest", line.argmax()), ("lowest", line.argmin()))
+    far = [turn for turn in extremes if np.abs(line[turn[1]] - ends).min() > 0.02 * np.ptp(line)]
+    return [(word, at) for word, at in far if number(line[at]) not in map(number, ends)]
 
 
 @in_style()
@@ -177,7 +166,8 @@ def points(
         panel: settings that all charts have, see above.
 
     Returns:
-        The figure; its text alternative gives the mean at each place, with the lowest and the highest value.
+        The figure; its text alternative gives the mean at each place, with the lowest and the highest value; or, if a
+        name has more than 8 places, or all have more than 20, the first, last, highest and lowest mean.
 
     Raises:
         ValueError: no name, or unknown `means`.
@@ -191,7 +181,7 @@ def points(
         )
     axis, told = open_panel(panel), []
     at = _places(axis, panel, values, "y" if horizontal else "x")
-    turn, brief = slice(None, None, -1 if horizontal else 1), sum(map(len, values.values())) > 20
+    turn = slice(None, None, -1 if horizontal else 1)
     for k, (name, row) in enumerate(values.items()):
         colour, line, marker = _look(first + k).values()
         shift = apart * (k - (len(values) - 1) / 2)
@@ -209,33 +199,28 @@ def points(
             )
         for place, end in ends.items():
             (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
-        told.append(_listed(name, found, ends, brief))
+        told.append(_listed(values, name, found, ends))
     return finish(axis, panel, told, "by", turned=horizontal)
 
 
-def _listed(
-    name: str, row: Mapping[Any, np.ndarray], ends: Mapping[Any, tuple[float, float]], brief: bool
-) -> str:
+def _listed(chart: Mapping[str, Any], name: str, row: Mapping[Any, Any], ends: Mapping[Any, Any]) -> str:
     """Say each place's mean and, unless that would be long, its lowest and highest value."""
-    found = [(some.mean(), *ends.get(place, (some.min(), some.max()))) for place, some in row.items()]
-    if not found:
+    if not row:
         return clause(name, "not run yet")
-    values, by_name = np.array(found), isinstance(next(iter(row)), str)  # [places, 3]
-    if len(row) > 1 and not by_name and number(values.min()) == number(values.max()):
-        return clause(name, f"{number(values[0, 0])} throughout")
-    values = values if by_name or len(row) <= 4 else values[:, [0, 0, 0]]
-    written, said = np.reshape(numbers(values.ravel()), (-1, 3)), []
-    for place, (mean, low, high) in zip(row, written, strict=True):
-        spread = f" ({low} to {high})" if low != high else ""
-        said.append(
-            f"{mean}{spread} at {place}" if not by_name else clause(place * (place != name), mean + spread)
-        )
-    if brief or len(row) > 8:
-        middle, last = values[:, 0], len(said) - 1
-        turns = (("lowest", middle.argmin()), ("highest", middle.argmax()))
-        inner = [f"{word} {said[at]}" for word, at in turns if written[at, 0] not in written[[0, last], 0]]
-        said = [*dict.fromkeys((said[0], said[last])), *inner]
-    return clause(name, ("; " if by_name else ", ").join(said))
+    named, said = any(isinstance(place, str) for place in row), []
+    span = {place: ends.get(place, (some.min(), some.max())) for place, some in row.items()}
+    values = np.array([(some.mean(), *span[place]) for place, some in row.items()])
+    if len(row) > 1 and not named and (same := steady(values)):
+        return clause(name, same)
+    if len(row) > 4 and not named:
+        values[:, 1:] = values[:, :1]
+    for place, (mean, low, high) in zip(row, np.reshape(numbers(values.ravel()), (-1, 3)), strict=True):
+        mean += f" ({low} to {high})" if low != high else ""
+        said.append(clause("" if place == name else str(place), mean) if named else f"{mean} at {place}")
+    if len(row) > 8 or sum(map(len, chart.values())) > 20:
+        inner = [f"{word} {said[at]}" for word, at in _turns(values[:, 0])]
+        said = [*dict.fromkeys((said[0], said[-1])), *inner]
+    return clause(name, ("; " if named else ", ").join(said))
 
 
 def _places(
@@ -276,7 +261,7 @@ def bars(
         panel: settings that all charts have, see above.
 
     Returns:
-        The figure; its text alternative gives every length.
+        The figure; its text alternative gives every length, or some as in `points`.
 
     Raises:
         ValueError: no bar.
@@ -290,7 +275,7 @@ def bars(
     at = _places(axis, panel, values, "x" if vertical else "y")
     draw, thickness, base = (axis.bar, "width", "bottom") if vertical else (axis.barh, "height", "left")
     thick = 0.6 if stacked else 0.8 / len(values)
-    ends, brief = dict.fromkeys(at, 0.0), sum(map(len, values.values())) > 20
+    ends = dict.fromkeys(at, 0.0)
     for k, (name, row) in enumerate(values.items()):
         shift = 0 if stacked else thick * (k - (len(values) - 1) / 2)
         lengths, begin = floats(row.values()), [ends[place] * stacked for place in row]
@@ -299,7 +284,7 @@ def bars(
         ends |= zip(row, lengths + begin, strict=True)
         if numbers and not stacked:
             axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
-        told.append(_listed(name, dict(zip(row, lengths[:, None], strict=True)), {}, brief))
+        told.append(_listed(values, name, dict(zip(row, lengths[:, None], strict=True)), {}))
     axis.grid(visible=False, axis="x" if vertical else "y")
     (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
     return finish(axis, panel, told, "by", turned=not vertical)
@@ -310,24 +295,28 @@ def clause(name: str, said: str) -> str:
     return f"{name}: {said}" if name else said
 
 
-def span(low: str, high: str, between: str = " to ") -> str:
-    """Say from where to where, or the one value that both are."""
-    return low if low == high else f"{low}{between}{high}"
+def tell(heads: Iterable[str], told: Sequence[str]) -> str:
+    """Make sentences of what stands above a panel and what is said of each of its names."""
+    heads = [_capital(head) for head in heads if head]
+    if len(told) > 1 and "; " in "".join(told):  # names of places stand behind the names
+        return ". ".join([*heads, *map(_capital, told)]) + "."
+    return _capital(clause(". ".join(heads), "; ".join(told))) + "."
 
 
-def capital(text: str) -> str:
-    """Begin a sentence with a capital letter, unless it begins with a symbol such as x."""
+def _capital(text: str) -> str:  # but a symbol, such as x, stays as it is
     return text[:1].upper() + text[1:] if text[1:2].islower() or text.startswith("a ") else text
 
 
 def in_words(label: str) -> str:
-    """Read a label: one word behind its slash is a unit, several are a divisor.
-
-    >>> in_words("memory / MB"), in_words("entropy / log J")
-    ('memory in MB', 'entropy over log J')
-    """
+    """Read a label: one word behind its slash is a unit, several are a divisor."""
     quantity, slash, unit = label.partition(" / ")
     return f"{quantity} {'over' if ' ' in unit else 'in'} {unit}" if slash else label
+
+
+def steady(values: np.ndarray, names: Mapping[float, str] = {}) -> str:
+    """Say the value that all are to a reader; nothing if they differ."""
+    least, most = (names.get(end) or number(end) for end in (np.nanmin(values), np.nanmax(values)))
+    return "" if least != most else least + " throughout" * (len(values) > 1)
 
 
 def number(value: float) -> str:
@@ -342,18 +331,18 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def numbers(values: Iterable[float]) -> list[str]:
-    """Write numbers that are read together with equally many digits behind the point, unless one gets more than four.
+def numbers(values: Iterable[float], names: Mapping[float, str] = {}) -> list[str]:
+    """Write numbers, unless they have a name, with as many digits behind the point unless that makes more than four.
 
     >>> numbers([97, 97.26]), numbers([1, 0.398]), numbers([203.3, 0.0647])
     (['97.0', '97.3'], ['1.000', '0.398'], ['203.3', '0.0647'])
     """
-    values = list(values)
-    said = [number(value) for value in values]
-    behind = max((len(text.partition(".")[2]) for text in said), default=0)
-    if "e" in "".join(said) or any(abs(value) * 10**behind >= 9999.5 for value in values):
-        return said
-    return [f"{value * _HALF_UP:,.{behind}f}" for value in values]
+    values = [float(value) for value in values]
+    said = {value: number(value) for value in values if value not in names}
+    behind = max((len(text.partition(".")[2]) for text in said.values()), default=0)
+    if "e" not in "".join(said.values()) and not any(abs(value) * 10**behind >= 9999.5 for value in said):
+        said = {value: f"{value * _HALF_UP:,.{behind}f}" for value in said}
+    return [names.get(value) or said[value] for value in values]
 
 
 def open_panel(panel: Mapping[str, Any]) -> Axes:
@@ -392,22 +381,14 @@ def finish(
         axis.axvline(value, color=INK, linewidth=1, linestyle=":")
         axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), "offset points", va="top")
     _add_legend(axis, panel.get("legend", "best"))
-    title = axis.get_title()
     place, quantity = (in_words(panel.get(f"{letter}label", "")) for letter in ("yx" if turned else "xy"))
-    comma = "," if "," in quantity or " over " in quantity else ""
-    what = (
-        f"{quantity}{comma} {link} {place}{span}" if quantity and place and link else quantity if link else ""
-    )
-    heads = [capital(part) for part in (title, what) if part]
-    named = [
-        f"a line at {number(value)}: {name}" for value, name in (*across.items(), *upright.items()) if name
-    ]
-    said = [*told, *named]
-    if len(said) > 1 and "; " in "".join(told):  # names of places behind the names
-        sentence = ". ".join([*heads, *map(capital, said)])
-    else:
-        sentence = capital(clause(". ".join(heads), "; ".join(said)))
-    return add_alt(axis.figure, panel.get("alt", f"{sentence}."))
+    if quantity and place:
+        comma = "," if "," in quantity or " over " in quantity else ""
+        quantity += f"{comma} {link} {place}{span}"
+    rules = (*across.items(), *upright.items())
+    named = [f"a line at {number(value)}: {name}" for value, name in rules if name]
+    sentence = tell((axis.get_title(), quantity if link else ""), [*told, *named])
+    return add_alt(axis.figure, panel.get("alt", sentence))
 
 
 def add_alt(fig: Any, sentence: str) -> Figure:

@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capsnb.plots.charts import (
-    Numbers,
-    add_alt,
-    capital,
-    clause,
-    finish,
-    floats,
-    in_words,
-    numbers,
-    open_panel,
-    set_axes,
-    span,
-)
+from capsnb.plots import charts
+from capsnb.plots.charts import Numbers, add_alt, finish, floats, numbers, open_panel, set_axes
 from capsnb.plots.style import COLOURS, INK, WIDTH, figure, in_style
 
 if TYPE_CHECKING:
@@ -81,13 +70,13 @@ def heatmaps(
         label_once = {} if axis is panels[0] else {"ylabel": ""}
         set_axes(axis, {**panel, "ax": axis, "title": name, **label_once})
         least, most, mean = numbers((matrix.min(), matrix.max(), matrix.mean()))
-        size = f"{len(matrix)} × {len(matrix[0])} values"
-        told.append(clause(name, f"{size} from {least} to {most}, mean {mean}"))
+        same, range_ = charts.steady(matrix), f" from {least} to {most}, mean {mean}"
+        told.append(f"{len(matrix)} × {len(matrix[0])} values{f', {same}' if same else range_}")
     if bar:
         side: Any = {"location": bar, "aspect": 12 if bar == "right" else 30, "pad": 0.02}
         scale = panels[0].figure.colorbar(picture, ax=panels.tolist(), label=label, **side)
         scale.solids.set_edgecolor("face")  # or the page shows through between the colours
-    sentence = capital(f"{clause(in_words(label), '; '.join(told))}.")
+    sentence = charts.tell([charts.in_words(label)], list(map(charts.clause, drawn, told)))
     return add_alt(panels[0].figure, panel.get("alt", sentence))
 
 
@@ -140,7 +129,7 @@ def vectors(
         for (x, y), length, tip in zip(ends, lengths, (tips or {}).get(name, [""] * len(ends)), strict=True):
             beyond = 9 * np.array([x, y]) / max(length, 1e-12)
             axis.annotate(tip, (x, y), beyond, textcoords="offset points", ha="center", va="center")
-        reach = span(*numbers((lengths.min(), lengths.max())))
+        reach = " to ".join(dict.fromkeys(numbers((lengths.min(), lengths.max()))))
         told.append(f"{name}: {len(ends)} arrow{'s' * (len(ends) > 1)}, {reach} long")
     if not told:
         raise ValueError("vectors needs at least one name: {name: [N, 2]}")

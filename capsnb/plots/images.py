@@ -62,8 +62,8 @@ def image_grid(
         )
     named = [" ".join(title.split()) for title in (*(titles or ()), *rows) if title]
     listed = ": " + ", ".join(named) if named else ""
-    many = "images" if len(pixels) > 1 else "image"
-    counted = f"{len(pixels)} {many} of {pixels.shape[2]} × {pixels.shape[1]} pixels{listed}."
+    many = "s" * (len(pixels) > 1)
+    counted = f"{len(pixels)} image{many} of {pixels.shape[2]} × {pixels.shape[1]} pixels{listed}."
     return describe(
         _grid(pixels, columns or (len(pixels) if rows else None), titles or (), rows), alt or counted
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capsnb.evaluation import Evaluation, wilson_interval
-from capsnb.plots.charts import add_alt, capital, clause, in_words, number, numbers, span
+from capsnb.plots.charts import add_alt, clause, in_words, number, numbers, steady, tell
 from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure, in_style, name_ticks
 from capsnb.training import History
 
@@ -72,9 +72,11 @@ def curves(
         raise ValueError("curves needs a metric, a history, and a finished epoch in every history")
     columns = min(len(metrics), 2)
     fig, axes = figure(title, rows=math.ceil(len(metrics) / columns), columns=columns, squeeze=False)
-    sentences: list[str] = []
+    counts = {len(seeds) for seeds in runs.values()}
+    seeds = f", mean and range of {max(counts)} seeds" if len(counts) == 1 < max(counts) else ""
+    sentences = []
     for axis, metric in zip(axes.flat, metrics, strict=False):
-        sentences.append(_draw_metric(axis, metric, runs))
+        sentences.append(_draw_metric(axis, metric, runs, name_seeds=not seeds))
         axis.set_ylim((ylim or {}).get(metric, axis.get_ylim()))
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
@@ -85,17 +87,11 @@ def curves(
         loc: Any = "outside lower center" if title else "outside upper center"
         fig.legend(handles, names, loc=loc, ncols=max(fits, 1))
     longest = max(run.records[-1].epoch for run in every_run)
-    epochs = f"Curves over {longest} epoch{'s' * (longest > 1)}"
-    return add_alt(fig, f"{epochs}{_of_seeds(runs)}. {'. '.join(sentences)}.")
+    epochs = f"{longest} epoch{'s' * (longest > 1)}"
+    return add_alt(fig, f"Curves over {epochs}{seeds}. {' '.join(sentences)}")
 
 
-def _of_seeds(runs: Mapping[str, Sequence[History]]) -> str:
-    """Say what stands for several seeds, if all models have equally many."""
-    counts = {len(seeds) for seeds in runs.values()}
-    return f", mean and range of {counts.pop()} seeds" if len(counts) == 1 and counts != {1} else ""
-
-
-def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]]) -> str:
+def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]], *, name_seeds: bool) -> str:
     """Draw one metric of all models; return a sentence."""
     import seaborn
     from matplotlib.ticker import MaxNLocator
@@ -113,19 +109,17 @@ def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]])
             marker=MARKERS[k], markeredgecolor=COLOURS[k], markevery=math.ceil(len(values) / 10),
         )  # fmt: skip
         means = values.mean(axis=1)
-        first, last, low, high = numbers([*means[[0, -1]], values[-1].min(), values[-1].max()])
-        said = first if len(means) == 1 else f"{first} to {last}"
-        if len(means) > 1 and number(values.min()) == number(values.max()):
-            said = f"{number(means[0])} throughout"
-        elif many:
-            said += f", the seeds' last values {span(low, high)}"
-        told.append(clause(name if _of_seeds(runs) else name + many, said))
+        first, last, *ends = numbers([*means[[0, -1]], values[-1].min(), values[-1].max()])
+        said = steady(means) or f"{first} to {last}"
+        if many and not steady(values):
+            said += f", the seeds' last values {' to '.join(dict.fromkeys(ends))}"
+        told.append(clause(name + many * name_seeds, said))
         extremes += [values.min(), values.max()]
     if min(extremes) > 0 and max(extremes) > 20 * min(extremes):
         _make_logarithmic(axis, max(extremes) / min(extremes))
     axis.set(xlabel="epoch", ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    return capital(clause(in_words(label), "; ".join(told)))
+    return tell([in_words(label)], told)
 
 
 def _make_logarithmic(axis: Axes, span: float) -> None:
@@ -190,10 +184,9 @@ def _commonest(wrong: np.ndarray, names: Sequence[str]) -> str:
     if not wrong.any():
         return "no mistakes"
     pairs = [f"{names[i]} taken for {names[j]}" for i, j in np.argwhere(wrong == wrong.max())]
-    others = ["", "; one other mistake as often"][len(pairs) - 1 :] or [
-        f"; {len(pairs) - 1} other mistakes as often"
-    ]
-    return f"commonest mistake: {pairs[0]} ({wrong.max()}×{others[0]})"
+    more = f"{len(pairs) - 1} other mistakes" if len(pairs) > 2 else "one other mistake"
+    tied = f"; {more} as often" if len(pairs) > 1 else ""
+    return f"commonest mistake: {pairs[0]} ({wrong.max()}×{tied})"
 
 
 def _orange_to_blue(deepest: float) -> ListedColormap:
