@@ -70,8 +70,8 @@ def heatmaps(
         label_once = {} if axis is panels[0] else {"ylabel": ""}
         set_axes(axis, {**panel, "ax": axis, "title": name, **label_once})
         least, most, mean = numbers((matrix.min(), matrix.max(), matrix.mean()))
-        same, range_ = charts.steady(matrix), f" from {least} to {most}, mean {mean}"
-        told.append(f"{len(matrix)} × {len(matrix[0])} values{f', {same}' if same else range_}")
+        same, spread = charts.steady(matrix), f" from {least} to {most}, mean {mean}"
+        told.append(f"{len(matrix)} × {len(matrix[0])} values{f', {same}' if same else spread}")
     if bar:
         side: Any = {"location": bar, "aspect": 12 if bar == "right" else 30, "pad": 0.02}
         scale = panels[0].figure.colorbar(picture, ax=panels.tolist(), label=label, **side)
