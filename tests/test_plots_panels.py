@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from capsnb import plots
 from capsnb.evaluation import wilson_interval
-from capsnb.plots.charts import number
+from capsnb.plots.charts import number, numbers
 from capsnb.training import Epoch, History, TrainConfig
 
 names = st.lists(st.text("abcxyz", min_size=1, max_size=4), min_size=1, max_size=6, unique=True)
@@ -28,6 +28,10 @@ kinds = st.sampled_from(
 few = settings(deadline=None, max_examples=25)
 
 
+def read(said):
+    return float(said.replace(",", ""))
+
+
 @few
 @given(names=names, kinds=st.lists(kinds, min_size=6), length=st.integers(1, 60), data=st.data())
 def test_lines_of_any_kind_differ_in_more_than_colour_and_are_told(names, kinds, length, data):
@@ -42,8 +46,15 @@ def test_lines_of_any_kind_differ_in_more_than_colour_and_are_told(names, kinds,
     for line, (name, expected) in zip(axis.lines, given_heights.items(), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), expected)
         np.testing.assert_array_equal(line.get_xdata(), range(length))
-        ends = number(expected[0]) + (f" to {number(expected[-1])}" if length > 1 else "")
-        assert re.search(f"(: |; ){name} {re.escape(ends)}[,;.]", fig.alt)
+        told = re.search(f"(: |; ){name}: (\\S+?)( to \\S+?| throughout)?[,;.]( |$)", fig.alt)
+        first, last = told[2], (told[3] or "").removeprefix(" to ")
+        assert read(first) == pytest.approx(expected[0], rel=0.0051)
+        constant = number(min(expected)) == number(max(expected))
+        assert (
+            last == ("" if length == 1 else "throughout")
+            if constant
+            else read(last) == pytest.approx(expected[-1], rel=0.0051)
+        )
     assert fig.alt.startswith(f"Size in MB over layer from 0 to {length - 1}: ")
     assert len({to_hex(line.get_color()) for line in axis.lines}) == len(names)
     assert len({str(line._unscaled_dash_pattern) for line in axis.lines}) == len(names)
@@ -56,14 +67,41 @@ def test_lines_of_any_kind_differ_in_more_than_colour_and_are_told(names, kinds,
 
 def test_a_line_tells_where_it_turns():
     fig = plots.lines({"up and down": [0, 9.5, 1], "even": [1, 1.02, 3], "down": [2, -4, 2]}, [10, 20, 30])
-    assert fig.alt == "up and down 0 to 1, highest 9.5 at 20; even 1 to 3; down 2 to 2, lowest -4 at 20."
-    assert plots.lines({"flat": [1, 1.0004, 1]}).alt == "flat 1 to 1."  # 1 is no higher than 1 to a reader
+    assert fig.alt == (
+        "Up and down: 0.0 to 1.0, highest 9.5 at 20; even: 1 to 3; down: 2 to 2, lowest -4 at 20."
+    )
+
+
+def test_what_stays_the_same_is_said_once():
+    fig = plots.lines(
+        {"flat": [1, 1.0004, 1], "weak": [0, 0, 0], "turns": [1, 2, 1], "one": [3]}, floor=1e-10
+    )
+    assert fig.alt == (  # 1.0004 is no higher than 1 to a reader
+        "Flat: 1 throughout; weak: ≤ 1e-10 throughout; turns: 1 to 1, highest 2 at 1; one: 3."
+    )
+    both = plots.lines({"both": np.full((3, 2), 0.5), "apart": [[1, 2], [5, 6], [1, 2]]})
+    assert both.alt == "Both: 0.5 throughout; apart: 1 – 2 to 1 – 2."
+    chance = {"plain": {1: [10, 10], 2: [10]}, "named": {"a": 1, "b": 1}, "once": {1: 7}}
+    assert plots.points({name: chance[name] for name in ("plain", "once")}).alt == (
+        "Plain: 10 throughout; once: 7 at 1."
+    )
+    assert plots.bars({"": chance["named"]}).alt == "a: 1; b: 1."  # which they are is worth saying
+
+
+def test_numbers_of_one_name_have_as_many_digits_behind_the_point():
+    fig = plots.lines(
+        {"share": [0.79, 0.398], "length": [1, 2], "wide": [203.3, 0.0647], "weak": [1, 0]}, floor=1e-9
+    )
+    assert fig.alt == ("Share: 0.790 to 0.398; length: 1 to 2; wide: 203.3 to 0.0647; weak: 1 to ≤ 1e-9.")
+    assert plots.bars({"": {1: 97, 2: 97.2, 3: 98}}).alt == "97.0 at 1, 97.2 at 2, 98.0 at 3."
+    spread = plots.points({"net": {1: [97.9, 98.1], 2: [98, 98]}})
+    assert spread.alt == "Net: 98.0 (97.9 to 98.1) at 1, 98.0 at 2."
 
 
 def test_gaps_at_the_ends_are_passed_over():
     nan = float("nan")
     fig = plots.lines({"late": [nan, 1.0, 2.0, nan], "never": [nan] * 4}, every=1)
-    assert fig.alt == "late 1 to 2; never nowhere."
+    assert fig.alt == "Late: 1 to 2; never: nowhere."
 
 
 def test_several_lines_of_one_name_look_alike():
@@ -73,13 +111,13 @@ def test_several_lines_of_one_name_look_alike():
     assert len(alike) == 3 and len({(line.get_color(), line.get_marker()) for line in alike}) == 1
     assert other.get_color() != alike[0].get_color()
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["many", "one"]
-    assert fig.alt == "many 0 to 1 – 3; one 0 to 1."
+    assert fig.alt == "Many: 0 to 1 – 3; one: 0 to 1."
 
 
 def test_each_line_may_have_an_x_of_its_own():
     fig = plots.lines({"a": [1, 2], "b": [3, 4, 5]}, {"a": [0, 7], "b": torch.arange(3)}, xlabel="x")
     assert [line.get_xdata().tolist() for line in fig.axes[0].lines] == [[0, 7], [0, 1, 2]]
-    assert fig.alt == "a 1 to 2; b 3 to 5."
+    assert fig.alt == "a: 1 to 2; b: 3 to 5."
 
 
 @pytest.mark.parametrize(
@@ -115,7 +153,7 @@ def test_named_ticks_are_written_and_told():
     fig.draw_without_rendering()
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a half", "two"]
     assert not axis.yaxis.get_minorticklocs().size and axis.get_ylim() == (0.1, 10)
-    assert fig.alt == "loss a half to two."
+    assert fig.alt == "Loss: a half to two."
 
 
 def test_ticks_of_a_logarithmic_axis_are_the_values():
@@ -131,7 +169,7 @@ def test_what_lies_below_the_floor_is_said_to():
     fig.draw_without_rendering()
     assert axis.lines[0].get_ydata().tolist() == [1, 1e-6]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["≤ 1e-6", "0.001", "1"]
-    assert fig.alt == "weak 1 to ≤ 1e-6; strong 0.1 to 10."
+    assert fig.alt == "Weak: 1 to ≤ 1e-6; strong: 0.1 to 10.0."
 
 
 def test_reference_lines_are_labelled_and_told():
@@ -141,7 +179,7 @@ def test_reference_lines_are_labelled_and_told():
     upright = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
     assert (flat, upright) == ([2, 0.25], [2])
     assert [text.get_text() for text in axis.texts] == ["two units", "", "one block"]
-    assert fig.alt == "v 0 to 1; two units at 2; one block at 2."
+    assert fig.alt == "v: 0 to 1; a line at 2: two units; a line at 2: one block."
 
 
 def test_panels_add_up_to_one_figure_with_one_legend():
@@ -154,7 +192,7 @@ def test_panels_add_up_to_one_figure_with_one_legend():
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"]
     assert left.lines[1].get_color() == right.lines[0].get_color()  # `first` goes on with b's look
     assert fig.alt == (
-        "Two panels. First. Length over rounds from 0 to 1: a 1 to 2; b 3 to 4. Second: b 5 to 6; c 7 to 8."
+        "Two panels. First. Length over rounds from 0 to 1: a: 1 to 2; b: 3 to 4. Second: b: 5 to 6; c: 7 to 8."
     )
     fig.draw_without_rendering()
     assert legend.get_window_extent().y1 <= min(axis.get_tightbbox().y0 for axis in fig.axes)
@@ -176,8 +214,31 @@ def test_what_adds_nothing_leaves_the_description_as_it_is():
     assert fig.alt == "What, then? It rises."
 
 
-def test_no_number_stands_beside_another():
-    assert plots.lines({"sigma 0.1": [2, 3], "x": [4]}).alt == "sigma 0.1: 2 to 3; x 4."
+@pytest.mark.parametrize(
+    ("ylabel", "said"),
+    [
+        ("margin loss, mean of 10 steps", "Margin loss, mean of 10 steps, over step"),
+        ("memory, eight blocks / MB", "Memory, eight blocks in MB, over step"),
+        ("entropy / log J", "Entropy over log J, over step"),
+        ("turn / degrees", "Turn in degrees over step"),
+        ("images / s", "Images in s over step"),
+        ("|f(x)|/|x|", "|f(x)|/|x| over step"),
+        ("x", "x over step"),
+        ("a hundred values", "A hundred values over step"),
+    ],
+)
+def test_a_label_is_read_as_a_phrase(ylabel, said):
+    fig = plots.lines({"net": [1, 2]}, ylabel=ylabel, xlabel="step")
+    assert fig.alt == f"{said} from 0 to 1: net: 1 to 2."
+
+
+def test_a_sentence_begins_with_a_capital_letter():
+    fig, (left, right) = plots.figure(columns=2)
+    plots.lines({"house": [1, 2], "boat": [3, 4]}, ax=left)
+    plots.vectors({"votes": [[1, 0]]}, ax=right)
+    assert fig.alt == "House: 1 to 2; boat: 3 to 4. Votes: 1 arrow, 1 long."
+    assert plots.heatmaps({"near": np.eye(2)}).alt.startswith("Near: 2 × 2 values")
+    assert plots.heatmaps({"": np.full((2, 3), 0.1)}).alt == "2 × 3 values, 0.1 throughout."
 
 
 def test_a_figure_of_its_own_has_the_size_that_was_asked_for():
@@ -210,9 +271,17 @@ def test_every_value_is_a_mark_and_every_mean_is_told(values, means, horizontal)
         across, up = line.get_xydata().T[:: -1 if horizontal else 1]
         assert up.tolist() == [value for some in row.values() for value in some]
         assert np.abs(across - [place for place, some in row.items() for _ in some]).max(initial=0) <= 0.16
-        for place, some in row.items():
-            assert not some or (number(np.mean(some)) in fig.alt and f" at {place}" in fig.alt)
-        assert any(row.values()) or f"{name} not run yet" in fig.alt
+        said = re.search(f"(^|; ){name}: (.*?)(; |[.]$)", fig.alt, re.IGNORECASE)[2]
+        run = [(place, some) for place, some in row.items() if some]
+        if said.endswith(" throughout"):
+            run, some = [], [value for one in row.values() for value in one]
+            assert number(min(some)) == number(max(some)) and read(said.split()[0]) == pytest.approx(
+                some[0], 0.0051
+            )
+        for place, some in run:
+            told = re.search(f"(^|, )([^ ]+)( [(][^)]+[)])? at {place}(, |$)", said)
+            assert read(told[2]) == pytest.approx(np.mean(some), rel=0.0051)
+        assert any(row.values()) or said == "not run yet"
     assert len({(line.get_color(), line.get_marker()) for line in marks}) == len(values)
     assert len(
         {line.get_xydata().T[int(horizontal)].min() for line in marks if len(line.get_xdata())}
@@ -237,7 +306,8 @@ def test_means_and_intervals_of_points():
     (interval,) = fig.axes[0].collections
     np.testing.assert_allclose(interval.get_segments()[0], [[2, low], [2, high]])
     assert (
-        fig.alt == f"net 0.5 (0.25 to 0.75) at 1, 0.5 ({number(low)} to {number(high)}) at 2; chance at 0.1."
+        fig.alt
+        == f"Net: 0.500 (0.250 to 0.750) at 1, 0.500 ({low:.3f} to {high:.3f}) at 2; a line at 0.1: chance."
     )
     turned = plots.points(values, means="bar", horizontal=True, xlabel="share", ylabel="net").axes[0]
     assert (turned.lines[1].get_marker(), turned.figure.alt[:13]) == ("|", "Share by net:")
@@ -282,9 +352,10 @@ def test_bars_are_as_long_as_their_numbers_say(lengths, vertical, stacked):
         assert [text.get_text() for text in axis.texts] == [
             number(length) for some in lengths for length in some
         ]
-    for some in lengths:
+    for k, some in enumerate(lengths):
         for row, length in zip(rows, some, strict=True):
-            assert f"{number(np.float64(length))} ({row})" in fig.alt
+            told = re.search(f"name {k}: .*?{row}: ([^;]+?)(; |[.] N|[.]$)", fig.alt, re.IGNORECASE)[1]
+            assert read(told) == pytest.approx(length, rel=0.0051)
     ticks = axis.get_xticklabels() if vertical else axis.get_yticklabels()
     assert [tick.get_text() for tick in ticks] == list(rows)
     assert axis.yaxis.get_inverted() == (not vertical)
@@ -293,9 +364,33 @@ def test_bars_are_as_long_as_their_numbers_say(lengths, vertical, stacked):
 def test_a_row_that_a_name_lacks_has_no_bar():
     fig = plots.bars({"a": {"x": 1}, "b": {"x": 2, "y": 3}}, ylabel="part", xlabel="share / %")
     assert len(fig.axes[0].patches) == 3
-    assert fig.alt == "Share in % by part: a 1 (x); b 2 (x), 3 (y)."
+    assert fig.alt == "Share in % by part. a: x: 1. b: x: 2; y: 3."
     with pytest.raises(ValueError, match="at least one bar"):
         plots.bars({"a": {}})
+
+
+def test_values_stand_behind_the_names_of_their_places():
+    found = {"ink": [0.134, 0.416], "MNIST, layer 1": [0.5]}
+    fig = plots.points({"one": found, "all": {"ink": 0.75}}, ylabel="correlation", hlines={1 / 32: "chance"})
+    assert fig.alt == (
+        "Correlation. One: ink: 0.275 (0.134 to 0.416); MNIST, layer 1: 0.500. All: ink: 0.75. "
+        "A line at 0.0313: chance."
+    )
+    fig = plots.points({"wide": {"wide": [1, 2]}, "half": {"half": [3, 5]}}, ylabel="share")
+    assert fig.alt == "Share: wide: 1.5 (1.0 to 2.0); half: 4 (3 to 5)."
+
+
+def test_long_rows_are_told_by_their_ends_and_extremes():
+    heights = [3, 2, 4, 1, 5, 9, 6, 7]
+    nine = dict(enumerate([*heights, 8], 1))
+    assert plots.bars({"": dict(enumerate(heights, 1))}).alt.count(" at ") == 8
+    assert plots.bars({"": nine}).alt == "3 at 1, 8 at 9, highest 9 at 6, lowest 1 at 4."
+    rising = dict(enumerate(range(10)))
+    assert plots.points({"net": rising}).alt == "Net: 0 at 0, 9 at 9."
+    named = {f"layer {place}": value for place, value in nine.items()}
+    assert plots.bars({"": named}).alt == "Layer 1: 3; layer 9: 8; highest layer 6: 9; lowest layer 4: 1."
+    three = {name: dict(enumerate(heights, 1)) for name in "abc"}  # 24 numbers
+    assert plots.points(three).alt.startswith("a: 3 at 1, 7 at 8, highest 9 at 6, lowest 1 at 4; b: ")
 
 
 def test_heatmaps_share_one_scale():
@@ -312,7 +407,8 @@ def test_heatmaps_share_one_scale():
     assert [axis.images[0].get_clim() for axis in (near, far)] == [(0, 3)] * 2
     np.testing.assert_array_equal(near.images[0].get_array(), np.eye(2))
     assert fig.alt == (
-        "Likeness. Cosine in 1: near 2 x 2 values from 0 to 1, mean 0.5; far 1 x 2 values from 0 to 3, mean 1.5."
+        "Likeness. Cosine in 1: near: 2 × 2 values from 0.0 to 1.0, mean 0.5; "
+        "far: 1 × 2 values from 0.0 to 3.0, mean 1.5."
     )
     figure, axes = plots.figure(columns=2)
     shown = plots.heatmaps(
@@ -348,7 +444,7 @@ def test_vectors_are_arrows_from_the_origin():
         != to_hex(arrows[2].get_facecolor()[0])
     )
     assert [text.get_text() for text in axis.texts] == ["1", "2", ""]
-    assert axis.get_aspect() == 1 and fig.alt == "votes: 2 arrows, 1 to 5 long; v: 1 arrow, 1 long."
+    assert axis.get_aspect() == 1 and fig.alt == "Votes: 2 arrows, 1 to 5 long; v: 1 arrow, 1 long."
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     assert left < 0 and right > 3 and low < -1 and high > 4
     for ends, shape in (([1, 2], "2,"), ([[1, 2, 3]], "1, 3"), (torch.zeros(0, 2), "0, 2")):
@@ -401,10 +497,32 @@ def test_numbers_are_said_with_three_digits(value):
         assert said == pytest.approx(value, abs=0.0501)
 
 
+def test_a_half_is_rounded_up():
+    assert [number(value) for value in (1 / 32, -1 / 32, 0.2675, 10.25)] == [
+        "0.0313",
+        "-0.0313",
+        "0.268",
+        "10.3",
+    ]
+    assert numbers(value for value in (float("nan"), 97, 97.2)) == ["nan", "97.0", "97.2"]
+    assert numbers([1 / 32, 0.5]) == ["0.0313", "0.5000"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_numbers_of_a_row_are_as_exact_as_single_ones(values):
+    said = numbers(values)
+    assert [read(text) for text in said] == pytest.approx(values, rel=0.0051)
+    assert said == [*map(number, values)] or len({len(text.partition(".")[2]) for text in said}) == 1
+    assert all(
+        len(re.sub("[^0-9]", "", text).lstrip("0")) <= max(4, len(number(value).replace(",", "")))
+        for text, value in zip(said, values, strict=True)
+    )
+
+
 def test_rows_of_images_have_names():
     fig = plots.image_grid(torch.zeros(4, 1, 8, 8), ["a", "b", "", ""], columns=2, rows=("image", "drawing"))
     assert [tick.get_text() for tick in fig.axes[0].get_yticklabels()] == ["image", "drawing"]
-    assert fig.alt == "4 images of 8 x 8 pixels: a, b, image, drawing."
+    assert fig.alt == "4 images of 8 × 8 pixels: a, b, image, drawing."
     assert plots.image_grid(torch.zeros(2, 8, 8), alt="Two black squares.").alt == "Two black squares."
     with pytest.raises(ValueError, match="1 names of rows for 4 images with columns=2"):
         plots.image_grid(torch.zeros(4, 8, 8), columns=2, rows=["image"])

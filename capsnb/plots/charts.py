@@ -14,7 +14,7 @@ return the figure. Besides its data each takes the following, and passes on all 
 - `alt`: said in place of the description that is made from the data; "" adds nothing. Descriptions of several panels
   follow one another.
 
-Labels are written "quantity / unit".
+Labels are written "quantity / unit"; a divisor of several words, as in "entropy / log J", is read "over log J".
 """
 
 from __future__ import annotations
@@ -35,16 +35,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Numbers = Tensor | np.ndarray | Sequence[float]
-_OWN = (
-    "ax",
-    "title",
-    "width",
-    "height",
-    "legend",
-    "alt",
-    "hlines",
-    "vlines",
-)  # all other settings are matplotlib's
+# all other settings are matplotlib's
+_OWN = ("ax", "title", "width", "height", "legend", "alt", "hlines", "vlines")
+_HALF_UP = 1 + 1e-12  # Python rounds a half to the even digit
 
 
 @in_style()
@@ -79,7 +72,7 @@ def lines(
         ValueError: no line, a line without a point, or one with another number of points than x.
 
     >>> lines({"house": [0.85, 0.97], "boat": [0.14, 0.83]}, [1, 10], ylabel="length", xlabel="rounds").alt
-    'Length over rounds from 1 to 10: house 0.85 to 0.97; boat 0.14 to 0.83.'
+    'Length over rounds from 1 to 10: house: 0.85 to 0.97; boat: 0.14 to 0.83.'
     """
     if not values:
         raise ValueError("lines needs at least one line: {name: heights}")
@@ -96,7 +89,7 @@ def lines(
         look = {**_look(k), "markevery": every or math.ceil(len(across) / 20), **(style or {})}
         look["marker"] = look["marker"] if marked else "none"
         axis.plot(across, heights, label=[name, *["_"] * (heights.shape[1] - 1)], **look)
-        told.append(_clause(name, _course(across, heights, names)))
+        told.append(clause(name, _course(across, heights, names)))
     reach = np.concatenate([across for across, _ in drawn.values()])
     return finish(axis, panel, told, "over", f" from {number(reach.min())} to {number(reach.max())}")
 
@@ -132,19 +125,21 @@ def _course(across: np.ndarray, heights: np.ndarray, names: Mapping[float, str])
     if not seen.any():
         return "nowhere"
     across, heights = across[seen], heights[seen]
-    said = [
-        [names.get(end) or number(end) for end in (np.nanmin(row), np.nanmax(row))]
-        for row in heights[[0, -1]]
-    ]
-    ends = [low if low == high else f"{low} – {high}" for low, high in said]
-    course = " to ".join(ends[: len(heights)])
-    line = heights[:, 0]
-    for word, at, sign in (("highest", line.argmax(), 1), ("lowest", line.argmin(), -1)):
-        beyond = (sign * (line[at] - line[[0, -1]]) > 0.02 * np.ptp(line)).all()
-        extreme = names.get(line[at]) or number(line[at])
-        if heights.shape[1] == 1 and beyond and extreme not in ends:
-            course += f", {word} {extreme} at {number(across[at])}"
-    return course
+    low, high, line = np.nanmin(heights, axis=1), np.nanmax(heights, axis=1), heights[:, 0]
+    if same := steady(heights, names):
+        return same
+    turns = _turns(line) if heights.shape[1] == 1 else []
+    said = numbers([low[0], high[0], low[-1], high[-1], *(line[at] for _, at in turns)], names)
+    ends = [" – ".join(dict.fromkeys(said[i : i + 2])) for i in (0, 2)][: len(line)]
+    inner = [f"{word} {said[i]} at {number(across[at])}" for i, (word, at) in enumerate(turns, 4)]
+    return ", ".join([" to ".join(ends), *inner])
+
+
+def _turns(line: np.ndarray) -> list[tuple[str, Any]]:
+    """Return where a line is highest and lowest, unless it is so at an end, to a reader."""
+    ends, extremes = line[[0, -1]], (("highest", line.argmax()), ("lowest", line.argmin()))
+    far = [turn for turn in extremes if np.abs(line[turn[1]] - ends).min() > 0.02 * np.ptp(line)]
+    return [(word, at) for word, at in far if number(line[at]) not in map(number, ends)]
 
 
 @in_style()
@@ -171,13 +166,14 @@ def points(
         panel: settings that all charts have, see above.
 
     Returns:
-        The figure; its text alternative gives the mean at each place, with the lowest and the highest value.
+        The figure; its text alternative gives the mean at each place, with the lowest and the highest value; or, if a
+        name has more than 8 places, or all have more than 20, the first, last, highest and lowest mean.
 
     Raises:
         ValueError: no name, or unknown `means`.
 
     >>> points({"CapsNet": {1: [97.0, 98.0], 2: [98.5]}}, ylabel="accuracy / %", xlabel="blocks").alt
-    'Accuracy in % by blocks: CapsNet 97.5 (97 to 98) at 1, 98.5 at 2.'
+    'Accuracy in % by blocks: CapsNet: 97.5 (97.0 to 98.0) at 1, 98.5 at 2.'
     """
     if not values or means not in (None, "line", "bar"):
         raise ValueError(
@@ -203,22 +199,28 @@ def points(
             )
         for place, end in ends.items():
             (axis.hlines if horizontal else axis.vlines)(at[place] + shift, *end, color=colour, linewidth=1.5)
-        told.append(_clause(name, _listed(found, ends)))
+        told.append(_listed(values, name, found, ends))
     return finish(axis, panel, told, "by", turned=horizontal)
 
 
-def _listed(row: Mapping[Any, np.ndarray], ends: Mapping[Any, tuple[float, float]]) -> str:
+def _listed(chart: Mapping[str, Any], name: str, row: Mapping[Any, Any], ends: Mapping[Any, Any]) -> str:
     """Say each place's mean and, unless that would be long, its lowest and highest value."""
-    said = []
-    for place, some in row.items():
-        low, high = map(number, ends.get(place, (some.min(), some.max())))
-        spread = f"{low} to {high}" if low != high else ""
-        if isinstance(place, str):
-            beside = f" ({', '.join(filter(None, (place, spread)))})"
-        else:
-            beside = (f" ({spread})" if spread and len(row) <= 4 else "") + f" at {place}"
-        said.append(number(some.mean()) + beside)
-    return ", ".join(said) or "not run yet"
+    if not row:
+        return clause(name, "not run yet")
+    named, said = any(isinstance(place, str) for place in row), []
+    span = {place: ends.get(place, (some.min(), some.max())) for place, some in row.items()}
+    values = np.array([(some.mean(), *span[place]) for place, some in row.items()])
+    if len(row) > 1 and not named and (same := steady(values)):
+        return clause(name, same)
+    if len(row) > 4 and not named:
+        values[:, 1:] = values[:, :1]
+    for place, (mean, low, high) in zip(row, np.reshape(numbers(values.ravel()), (-1, 3)), strict=True):
+        mean += f" ({low} to {high})" if low != high else ""
+        said.append(clause("" if place == name else str(place), mean) if named else f"{mean} at {place}")
+    if len(row) > 8 or sum(map(len, chart.values())) > 20:
+        inner = [f"{word} {said[at]}" for word, at in _turns(values[:, 0])]
+        said = [*dict.fromkeys((said[0], said[-1])), *inner]
+    return clause(name, ("; " if named else ", ").join(said))
 
 
 def _places(
@@ -259,13 +261,13 @@ def bars(
         panel: settings that all charts have, see above.
 
     Returns:
-        The figure; its text alternative gives every length.
+        The figure; its text alternative gives every length, or some as in `points`.
 
     Raises:
         ValueError: no bar.
 
     >>> bars({"": {"squash": 1.5, "votes": 40.0}}, xlabel="memory / MB").alt
-    'Memory in MB: 1.5 (squash), 40 (votes).'
+    'Memory in MB: squash: 1.5; votes: 40.0.'
     """
     if not any(values.values()):
         raise ValueError("bars needs at least one bar: {name: {row: length}}")
@@ -282,25 +284,65 @@ def bars(
         ends |= zip(row, lengths + begin, strict=True)
         if numbers and not stacked:
             axis.bar_label(drawn, [number(length) for length in lengths], padding=3, fontsize=11)
-        told.append(_clause(name, _listed(dict(zip(row, lengths[:, None], strict=True)), {})))
+        told.append(_listed(values, name, dict(zip(row, lengths[:, None], strict=True)), {}))
     axis.grid(visible=False, axis="x" if vertical else "y")
     (axis.set_ymargin if vertical else axis.set_xmargin)(0.2 if numbers and not stacked else 0.05)
     return finish(axis, panel, told, "by", turned=not vertical)
 
 
-def _clause(name: str, said: str) -> str:
-    return f"{name}{':' if name[-1:].isdigit() else ''} {said}".strip()  # no number beside another
+def clause(name: str, said: str) -> str:
+    """Say something of a name, which may be empty."""
+    return f"{name}: {said}" if name else said
+
+
+def tell(heads: Iterable[str], told: Sequence[str]) -> str:
+    """Make sentences of what stands above a panel and what is said of each of its names."""
+    heads = [_capital(head) for head in heads if head]
+    if len(told) > 1 and "; " in "".join(told):  # names of places stand behind the names
+        return ". ".join([*heads, *map(_capital, told)]) + "."
+    return _capital(clause(". ".join(heads), "; ".join(told))) + "."
+
+
+def _capital(text: str) -> str:  # but a symbol, such as x, stays as it is
+    return text[:1].upper() + text[1:] if text[1:2].islower() or text.startswith("a ") else text
+
+
+def in_words(label: str) -> str:
+    """Read a label: one word behind its slash is a unit, several are a divisor."""
+    quantity, slash, unit = label.partition(" / ")
+    return f"{quantity} {'over' if ' ' in unit else 'in'} {unit}" if slash else label
+
+
+def steady(values: np.ndarray, names: Mapping[float, str] = {}) -> str:
+    """Say the value that all are to a reader; nothing if they differ."""
+    least, most = (names.get(end) or number(end) for end in (np.nanmin(values), np.nanmax(values)))
+    return "" if least != most else least + " throughout" * (len(values) > 1)
 
 
 def number(value: float) -> str:
     """Write a number with three digits or, from 10 on, one behind the point.
 
-    >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2)]
-    ['0.123', '97.5', '12,346', '3e-10', '2']
+    >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2, 1 / 32)]
+    ['0.123', '97.5', '12,346', '3e-10', '2', '0.0313']
     """
+    value *= _HALF_UP
     if 10 <= abs(value) < 1e6:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}".removesuffix(".0")
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def numbers(values: Iterable[float], names: Mapping[float, str] = {}) -> list[str]:
+    """Write numbers, unless they have a name, with as many digits behind the point unless that makes more than four.
+
+    >>> numbers([97, 97.26]), numbers([1, 0.398]), numbers([203.3, 0.0647])
+    (['97.0', '97.3'], ['1.000', '0.398'], ['203.3', '0.0647'])
+    """
+    values = [float(value) for value in values]
+    said = {value: number(value) for value in values if value not in names}
+    behind = max((len(text.partition(".")[2]) for text in said.values()), default=0)
+    if "e" not in "".join(said.values()) and not any(abs(value) * 10**behind >= 9999.5 for value in said):
+        said = {value: f"{value * _HALF_UP:,.{behind}f}" for value in said}
+    return [names.get(value) or said[value] for value in values]
 
 
 def open_panel(panel: Mapping[str, Any]) -> Axes:
@@ -339,15 +381,13 @@ def finish(
         axis.axvline(value, color=INK, linewidth=1, linestyle=":")
         axis.annotate(name, (value, 1), (4, -2), axis.get_xaxis_transform(), "offset points", va="top")
     _add_legend(axis, panel.get("legend", "best"))
-    title = axis.get_title()
-    place, quantity = (
-        panel.get(f"{letter}label", "").replace(" / ", " in ") for letter in ("yx" if turned else "xy")
-    )
-    what = f"{quantity} {link} {place}{span}" if quantity and place and link else quantity if link else ""
-    heads = [part[:1].upper() + part[1:] if part[1:2].islower() else part for part in (title, what) if part]
-    head = ". ".join(heads) + ": " if heads else ""
-    named = [f"{name} at {number(value)}" for value, name in (*across.items(), *upright.items()) if name]
-    sentence = f"{head}{'; '.join([*told, *named])}."
+    place, quantity = (in_words(panel.get(f"{letter}label", "")) for letter in ("yx" if turned else "xy"))
+    if quantity and place:
+        comma = "," if "," in quantity or " over " in quantity else ""
+        quantity += f"{comma} {link} {place}{span}"
+    rules = (*across.items(), *upright.items())
+    named = [f"a line at {number(value)}: {name}" for value, name in rules if name]
+    sentence = tell((axis.get_title(), quantity if link else ""), [*told, *named])
     return add_alt(axis.figure, panel.get("alt", sentence))
 
 

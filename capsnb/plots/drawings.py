@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capsnb.plots.charts import Numbers, add_alt, finish, floats, number, open_panel, set_axes
+from capsnb.plots import charts
+from capsnb.plots.charts import Numbers, add_alt, finish, floats, numbers, open_panel, set_axes
 from capsnb.plots.style import COLOURS, INK, WIDTH, figure, in_style
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def heatmaps(
         ValueError: what is no matrix, or another number of panels.
 
     >>> heatmaps({"in": [[0, 1]], "out": [[2, 3]]}, label="coupling").alt
-    'Coupling: in 1 x 2 values from 0 to 1, mean 0.5; out 1 x 2 values from 2 to 3, mean 2.5.'
+    'Coupling: in: 1 × 2 values from 0.0 to 1.0, mean 0.5; out: 1 × 2 values from 2.0 to 3.0, mean 2.5.'
     """
     from matplotlib import colormaps
 
@@ -68,14 +69,14 @@ def heatmaps(
         axis.grid(False)
         label_once = {} if axis is panels[0] else {"ylabel": ""}
         set_axes(axis, {**panel, "ax": axis, "title": name, **label_once})
-        least, most, mean = map(number, (matrix.min(), matrix.max(), matrix.mean()))
-        told.append(f"{name} {len(matrix)} x {len(matrix[0])} values from {least} to {most}, mean {mean}")
+        least, most, mean = numbers((matrix.min(), matrix.max(), matrix.mean()))
+        same, spread = charts.steady(matrix), f" from {least} to {most}, mean {mean}"
+        told.append(f"{len(matrix)} × {len(matrix[0])} values{f', {same}' if same else spread}")
     if bar:
         side: Any = {"location": bar, "aspect": 12 if bar == "right" else 30, "pad": 0.02}
         scale = panels[0].figure.colorbar(picture, ax=panels.tolist(), label=label, **side)
         scale.solids.set_edgecolor("face")  # or the page shows through between the colours
-    head = label.replace(" / ", " in ")
-    sentence = f"{head[:1].upper()}{head[1:]}{': ' if head else ''}{'; '.join(told)}."
+    sentence = charts.tell([charts.in_words(label)], list(map(charts.clause, drawn, told)))
     return add_alt(panels[0].figure, panel.get("alt", sentence))
 
 
@@ -104,7 +105,7 @@ def vectors(
         ValueError: no name, or vectors that have not two numbers each.
 
     >>> vectors({"votes": [[3, 4], [0, 1]], "v": [[0.6, 0.8]]}, title="Votes").alt
-    'Votes. votes: 2 arrows, 1 to 5 long; v: 1 arrow, 1 long.'
+    'Votes. Votes: 2 arrows, 1 to 5 long; v: 1 arrow, 1 long.'
     """
     axis, told = open_panel(panel), []
     for k, (name, rows) in enumerate(values.items(), first):
@@ -128,9 +129,8 @@ def vectors(
         for (x, y), length, tip in zip(ends, lengths, (tips or {}).get(name, [""] * len(ends)), strict=True):
             beyond = 9 * np.array([x, y]) / max(length, 1e-12)
             axis.annotate(tip, (x, y), beyond, textcoords="offset points", ha="center", va="center")
-        short, long = number(lengths.min()), number(lengths.max())
-        span = long if short == long else f"{short} to {long}"
-        told.append(f"{name}: {len(ends)} arrow{'s' * (len(ends) > 1)}, {span} long")
+        reach = " to ".join(dict.fromkeys(numbers((lengths.min(), lengths.max()))))
+        told.append(f"{name}: {len(ends)} arrow{'s' * (len(ends) > 1)}, {reach} long")
     if not told:
         raise ValueError("vectors needs at least one name: {name: [N, 2]}")
     axis.autoscale_view()

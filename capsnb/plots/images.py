@@ -49,7 +49,7 @@ def image_grid(
         ValueError: no image, another shape, values that are not finite, or another number of titles or rows.
 
     >>> image_grid(torch.zeros(3, 1, 28, 28), titles=["a", "b", "c"]).alt
-    '3 images of 28 x 28 pixels: a, b, c.'
+    '3 images of 28 × 28 pixels: a, b, c.'
     """
     pixels = _pixels(images)
     if titles is not None and len(titles) != len(pixels):
@@ -62,7 +62,8 @@ def image_grid(
         )
     named = [" ".join(title.split()) for title in (*(titles or ()), *rows) if title]
     listed = ": " + ", ".join(named) if named else ""
-    counted = f"{len(pixels)} images of {pixels.shape[2]} x {pixels.shape[1]} pixels{listed}."
+    many = "s" * (len(pixels) > 1)
+    counted = f"{len(pixels)} image{many} of {pixels.shape[2]} × {pixels.shape[1]} pixels{listed}."
     return describe(
         _grid(pixels, columns or (len(pixels) if rows else None), titles or (), rows), alt or counted
     )
@@ -194,12 +195,12 @@ def perturbations(
     header = [_signed(added[c].item()) if c in (0, last / 2, last) else "" for c in range(len(added))]
     pixels = _pixels(drawn[shown].reshape(-1, *plain.shape[1:]))
     truth, taken = data.classes[int(data.test.labels[index])], data.classes[winner]
-    effects = ", ".join(f"{rows[r]} by {effect[r]:.3f}" for r in shown)
+    effects = ", ".join(f"number {rows[r]} by {effect[r]:.3f}" for r in shown)
     return describe(
         _grid(pixels, len(added), header, [str(rows[r]) for r in shown], "number changed"),
         f"Test image {index} of {data.name} (truth {truth}, taken for {taken}) as the decoder draws it when "
         f"{added.min():+.2f} to {added.max():+.2f} is added to one number of the winning capsule. Largest "
-        f"mean change of a pixel (0 to 1) for each number: {effects}.",
+        f"mean change of a pixel (0 to 1): {effects}.",
     )
 
 

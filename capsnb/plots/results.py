@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capsnb.evaluation import Evaluation, wilson_interval
+from capsnb.plots.charts import add_alt, clause, in_words, number, numbers, steady, tell
 from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure, in_style, name_ticks
 from capsnb.training import History
 
@@ -71,9 +72,11 @@ def curves(
         raise ValueError("curves needs a metric, a history, and a finished epoch in every history")
     columns = min(len(metrics), 2)
     fig, axes = figure(title, rows=math.ceil(len(metrics) / columns), columns=columns, squeeze=False)
-    sentences: list[str] = []
+    counts = {len(seeds) for seeds in runs.values()}
+    seeds = f", mean and range of {max(counts)} seeds" if len(counts) == 1 < max(counts) else ""
+    sentences = []
     for axis, metric in zip(axes.flat, metrics, strict=False):
-        sentences += _draw_metric(axis, metric, runs)
+        sentences.append(_draw_metric(axis, metric, runs, name_seeds=not seeds))
         axis.set_ylim((ylim or {}).get(metric, axis.get_ylim()))
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
@@ -84,16 +87,18 @@ def curves(
         loc: Any = "outside lower center" if title else "outside upper center"
         fig.legend(handles, names, loc=loc, ncols=max(fits, 1))
     longest = max(run.records[-1].epoch for run in every_run)
-    return describe(fig, f"Curves over {longest} epochs. {'; '.join(sentences)}.")
+    epochs = f"{longest} epoch{'s' * (longest > 1)}"
+    return add_alt(fig, f"Curves over {epochs}{seeds}. {' '.join(sentences)}")
 
 
-def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]]) -> list[str]:
-    """Draw one metric of all models; return a sentence for each."""
+def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]], *, name_seeds: bool) -> str:
+    """Draw one metric of all models; return a sentence."""
     import seaborn
     from matplotlib.ticker import MaxNLocator
 
     label, unit, factor = _METRICS[metric]
-    sentences, extremes = [], []
+    label = f"{label} / {unit}" if unit else label
+    told, extremes = [], []
     for i, (name, seeds) in enumerate(runs.items()):
         values = factor * np.array([*zip(*(run[metric] for run in seeds), strict=False)])  # [epochs, seeds]
         epochs, k = seeds[0]["epoch"][: len(values)], i % len(COLOURS)
@@ -103,17 +108,18 @@ def _draw_metric(axis: Axes, metric: str, runs: Mapping[str, Sequence[History]])
             errorbar=("pi", 100) if many else None, err_kws={"linewidth": 0}, color=COLOURS[k], linestyle=LINES[k],
             marker=MARKERS[k], markeredgecolor=COLOURS[k], markevery=math.ceil(len(values) / 10),
         )  # fmt: skip
-        first, last = _number(values[0].mean()), _number(values[-1].mean())
-        sentence = f"{name}{many}: {label} from {first} to {last} {unit}".rstrip()
-        if many:
-            sentence += f", the seeds' last values {_number(values[-1].min())} to {_number(values[-1].max())}"
-        sentences.append(sentence)
+        means = values.mean(axis=1)
+        first, last, *ends = numbers([*means[[0, -1]], values[-1].min(), values[-1].max()])
+        said = steady(means) or f"{first} to {last}"
+        if many and not steady(values):
+            said += f", the seeds' last values {' to '.join(dict.fromkeys(ends))}"
+        told.append(clause(name + many * name_seeds, said))
         extremes += [values.min(), values.max()]
     if min(extremes) > 0 and max(extremes) > 20 * min(extremes):
         _make_logarithmic(axis, max(extremes) / min(extremes))
-    axis.set(xlabel="epoch", ylabel=f"{label} / {unit}" if unit else label)
+    axis.set(xlabel="epoch", ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    return sentences
+    return tell([in_words(label)], told)
 
 
 def _make_logarithmic(axis: Axes, span: float) -> None:
@@ -123,10 +129,6 @@ def _make_logarithmic(axis: Axes, span: float) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 300 else (1,)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 @in_style("seaborn")
@@ -182,8 +184,9 @@ def _commonest(wrong: np.ndarray, names: Sequence[str]) -> str:
     if not wrong.any():
         return "no mistakes"
     pairs = [f"{names[i]} taken for {names[j]}" for i, j in np.argwhere(wrong == wrong.max())]
-    others = {1: "", 2: ", as is 1 other"}.get(len(pairs), f", as are {len(pairs) - 1} others")
-    return f"commonest mistake: {pairs[0]} ({wrong.max()}×{others})"
+    more = f"{len(pairs) - 1} other mistakes" if len(pairs) > 2 else "one other mistake"
+    tied = f"; {more} as often" if len(pairs) > 1 else ""
+    return f"commonest mistake: {pairs[0]} ({wrong.max()}×{tied})"
 
 
 def _orange_to_blue(deepest: float) -> ListedColormap:
@@ -287,7 +290,7 @@ def reliability(evaluation: Evaluation) -> Figure:
         )
     score, share, count = (np.array([line[name] for line in bins]) for name in ("score", "accuracy", "count"))
     ends = np.transpose([wilson_interval(*line) for line in zip(share, count.tolist(), strict=True)])
-    error = f"calibration error {_number(100 * evaluation.calibration_error)} %"
+    error = f"calibration error {number(100 * evaluation.calibration_error)} %"
     fig, (above, below) = figure(error, rows=2, height=4.8, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
     bars = {"color": COLOURS[0], "marker": "o", "linestyle": "none", "capsize": 3, "elinewidth": 1}

@@ -66,7 +66,7 @@ def couplings(
     return describe(
         fig,
         f"Couplings of {inputs} input capsules to {outputs} output capsules in {iterations} routing "
-        f"iterations. On average {names[winner]} gets {mean[0, winner]:.4f} of an input capsule in the "
+        f"iterations. On average output {names[winner]} gets {mean[0, winner]:.4f} of an input capsule in the "
         f"first and {mean[-1, winner]:.4f}, the largest share, in the last (equal shares are "
         f"{1 / outputs:.4f}). Input capsules that give more than half of themselves to one output: "
         f"{first:.0%} in the first iteration, {last:.0%} in the last, where the largest single coupling is "
