@@ -4,12 +4,15 @@
 or lie on the wrong ground. `make test-all` also loads it in the dark and on a phone, and measures each page's contrast.
 """
 
+import chapters
 import pages as page_tools
 import pytest
 import screenshots
 from axe_playwright_python.sync_playwright import Axe
 from build_book import toc_pages
 from fontTools.ttLib import TTFont
+
+from capsnb.plots.embed import LIVE
 
 CUT = """[...document.querySelectorAll(".bd-article div.math")].filter((formula) =>
   formula.scrollWidth > formula.clientWidth + 1).map((formula) => formula.textContent)"""
@@ -139,3 +142,17 @@ def test_the_copy_button_copies_the_cell(pages, tab):
     page.wait_for_selector("button.copybtn.success")
     assert page.evaluate("navigator.clipboard.readText()").startswith("try:\n    import capsnb\n")
     assert not tab.errors
+
+
+@pytest.mark.parametrize("path", [*chapters.chapters(), *chapters.pages()], ids=lambda path: path.stem)
+def test_figures_are_as_large_as_their_notebook_says(path, pages, tab):
+    """On a wide page; a live figure's own script has taken its place there."""
+    outputs = [output for cell in chapters.read(path).cells for output in cell.get("outputs", [])]
+    stored = [output.metadata["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    live = [output.metadata["image/png"] for output in outputs if LIVE in output.get("data", {})]
+    page = tab.open((pages / f"{path.stem}.html").as_uri(), "light")
+    boxes = [figure.bounding_box() for figure in page.query_selector_all(".capsnb-figure svg")]
+    expected = [(said["width"], said["height"]) for said in stored if said not in live]
+    assert len(boxes) == len(expected)
+    for box, (width, height) in zip(boxes, expected, strict=True):
+        assert abs(box["width"] - width) <= 1 and abs(box["height"] - height) <= 1
