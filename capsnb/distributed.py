@@ -8,6 +8,7 @@ operation leaves the others waiting for ever. With one process these functions c
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -19,6 +20,13 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def import_accelerate() -> None:
+    """Import Accelerate for the first time in silence: it imports tqdm's bar of widgets, which warns where none are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import accelerate  # noqa: F401
+
+
 def init() -> None:
     """Initialise the process group if a launcher started several processes: gloo on CPUs, nccl on GPUs.
 
@@ -26,6 +34,7 @@ def init() -> None:
     >>> world_size()
     1
     """
+    import_accelerate()
     from accelerate import PartialState
 
     PartialState(cpu=not torch.cuda.is_available())
@@ -116,6 +125,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 @contextmanager
 def local_rank0_first() -> Iterator[None]:
     """Let the first rank on each machine go ahead, such as one that downloads what the others only read."""
+    import_accelerate()
     from accelerate import PartialState
 
     with PartialState(cpu=not torch.cuda.is_available()).local_main_process_first():

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
@@ -307,9 +306,8 @@ def _own_accelerate_state() -> Iterator[None]:
 
     Otherwise a run would take the precision, the device or the accumulation of gradients that somebody else chose.
     """
-    with warnings.catch_warnings():  # it imports tqdm's bar of widgets, which capsnb's bar does not need
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        from accelerate.state import AcceleratorState, GradientState, PartialState
+    distributed.import_accelerate()
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
     shared = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
     before = [dict(state) for state in shared]
