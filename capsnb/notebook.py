@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,6 +61,8 @@ def start_chapter(number: int | None = None, *, seed: int = 0) -> Chapter:
     profile = os.environ.get("CAPSNB_PROFILE", "quick")
     if profile not in ("quick", "full"):
         raise ValueError(f"CAPSNB_PROFILE is {profile!r}; set it to 'quick' or 'full'")
+    # A chapter that imports Accelerate itself would show what `distributed.import_accelerate` hides.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     torch.manual_seed(seed)
     plots.use_style()
     device = "cuda" if torch.cuda.is_available() else "cpu"

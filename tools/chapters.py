@@ -128,6 +128,8 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """
     result: list[NotebookNode] = []
     for output in outputs:
+        if bar(output):
+            continue
         last = result[-1] if result else None
         if last and output.output_type == last.output_type == "stream" and output.name == last.name:
             last.text += output.text
@@ -138,13 +140,11 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             output.text = "\n".join(
                 line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n")
             )
-    return [output for output in result if not empty(output)]
+    return [output for output in result if output.output_type != "stream" or output.text.strip()]
 
 
-def empty(output: NotebookNode) -> bool:
-    """Whether a progress bar is all that an output was."""
-    if output.output_type == "stream":
-        return not output.text.strip()
+def bar(output: NotebookNode) -> bool:
+    """Whether a progress bar that wiped itself is all that an output was."""
     return output.output_type == "display_data" and output.data == {"text/plain": ""}
 
 

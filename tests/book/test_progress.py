@@ -72,6 +72,14 @@ def test_short_work_shows_no_bar(ran, cell):
     assert [output.get("text") for output in notebook.cells[cell].outputs] == ["done\n"]
 
 
+def test_what_was_printed_before_and_after_a_bar_is_one_output():
+    stream = {"output_type": "stream", "name": "stdout", "text": "a\n"}
+    bar = {"output_type": "display_data", "metadata": {}, "data": {"text/plain": ""}}
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.from_dict(o) for o in (stream, bar, stream)])
+    (outputs,) = [c.outputs for c in chapters.tidy(nbformat.v4.new_notebook(cells=[cell])).cells]
+    assert [output.text for output in outputs] == ["a\na\n"]
+
+
 def test_a_committed_notebook_has_no_trace_of_bars(ran):
     outputs = [cell.outputs for cell in chapters.tidy(ran[0]).cells]
     assert [[output.text for output in each] for each in outputs] == [[], *4 * [["done\n"]]]
