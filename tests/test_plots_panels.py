@@ -47,7 +47,7 @@ def test_lines_of_any_kind_differ_in_more_than_colour_and_are_told(names, kinds,
         np.testing.assert_array_equal(line.get_ydata(), expected)
         np.testing.assert_array_equal(line.get_xdata(), range(length))
         told = re.search(f"(: |; ){name}: (\\S+?)( to \\S+?| throughout)?[,;.]( |$)", fig.alt)
-        first, last = told[2], (told[3] or "").removeprefix(" to ")
+        first, last = told[2], (told[3] or "").removeprefix(" to ").strip()
         assert read(first) == pytest.approx(expected[0], rel=0.0051)
         constant = number(min(expected)) == number(max(expected))
         assert (
