@@ -93,7 +93,7 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
 
 def _on_cpu(tensor: Tensor) -> Tensor:
     """Return an uninitialised tensor of the same kind on the CPU."""
-    made = torch.empty_like(tensor, device="cpu")
+    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
