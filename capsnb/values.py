@@ -35,11 +35,7 @@ def whole_number(name: str, value: Any, *, at_least: int) -> int:
     >>> whole_number("epochs", np.int64(3), at_least=1)
     3
     """
-    number = plain(value)
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    number: int = _typed(name, value, {int})
     if number < at_least:
         raise ValueError(f"{name} must be {at_least} or more, got {number}")
     return number

@@ -247,7 +247,7 @@ def test_confusion_matrix_writes_every_count_and_the_commonest_mistake() -> None
     result = evaluation_of_scores(truth, np.eye(3)[guess], ("ant", "bee", "cat"))
     fig = plots.confusion_matrix(result)
     assert "66.7 % of 12 images right, commonest mistake: bee taken for cat (3×)" in fig.alt
-    assert "ant 80.0 %, bee 25.0 %, cat 100.0 %" in fig.alt
+    assert "ant: 80.0 %, bee: 25.0 %, cat: 100.0 %" in fig.alt
     cells = {t.get_position(): t.get_text() for t in fig.axes[0].texts}
     page = plots.to_html(fig)
     (picture,) = pictures(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, NoReturn
 
 import typer
@@ -21,21 +22,17 @@ app.command("doctor")(doctor.doctor)
 
 
 @app.callback()
-def choose(
+def common_options(
     debug: Annotated[
         bool, typer.Option("--debug", help="show where in the code an error was raised")
     ] = False,
 ) -> None:
-    """Train, evaluate and measure capsule networks."""
-    _Shown.debug = debug
-
-
-class _Shown:
-    debug = False
+    """Train, evaluate and measure capsule networks."""  # `main` reads --debug itself: it catches the errors
 
 
 def main() -> NoReturn:
     """Run a command; what is wrong with the input or the machine is one line, not a traceback."""
+    debug = "--debug" in sys.argv
     try:
         app()
     except SystemExit as done:
@@ -43,12 +40,12 @@ def main() -> NoReturn:
             _complain("stopped; the same command resumes a training run from its last whole epoch")
         raise
     except EXPECTED as error:
-        if _Shown.debug:
+        if debug:
             raise
         _complain(_one_line(error))
         raise SystemExit(2) from None
     except ExceptionGroup as group:  # runs that failed while others went on
-        if _Shown.debug:
+        if debug:
             raise
         reasons: dict[str, list[str]] = {}
         for failed in group.exceptions:

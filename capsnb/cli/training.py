@@ -57,8 +57,7 @@ def train(
     shape = {"image_shape": prepared.image_shape, "classes": len(prepared.classes)}
     asked = replace(asked, sizes=shape | sizes)
     asked.build(prepared)  # sizes that do not fit are refused before anything is written
-    known = {"root": root, "classes": prepared.classes, "fingerprint": prepared.fingerprint}
-    distributed.from_rank0(lambda: _start_record(run, asked, known))
+    distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
     result = train_and_evaluate(asked, prepared, run)
     assert result is not None and result.history is not None and result.evaluation is not None  # no budget
     if distributed.rank() == 0:
@@ -82,7 +81,7 @@ def evaluate(
     distributed.init()
     record = RunResult.load(run)
     prepared = _load(record.run, root or record.root, download=False)
-    record.check_data(prepared.classes, prepared.fingerprint, str(run))
+    record.check_data(prepared, str(run))
     model = record.run.build(prepared)
     load_weights(model, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
@@ -124,12 +123,12 @@ def _load(run: Run, root: str | None, download: bool) -> ImageData:
         return run.load_data(root, download=download)
 
 
-def _start_record(folder: Path, run: Run, known: dict[str, Any]) -> None:
+def _start_record(folder: Path, run: Run, data: ImageData, root: str | None) -> None:
     """Write what was asked for before training: a run that was stopped is resumed only as what it was."""
     from capsnb.experiments.run import RECORD, RunResult
 
     if not (folder / RECORD).exists():
-        RunResult.now(run, **known).save(folder / RECORD)
+        RunResult.now(run, data, root=root).save(folder / RECORD)
         return
     record = RunResult.load(folder)
     if changed := record.run.difference(run):
@@ -137,7 +136,7 @@ def _start_record(folder: Path, run: Run, known: dict[str, Any]) -> None:
         raise ValueError(
             f"{folder} holds another run: {name} was {then!r} and is now {now!r}; choose another folder"
         )
-    record.check_data(known["classes"], known["fingerprint"], str(folder))
+    record.check_data(data, str(folder))
 
 
 def report(evaluation: Evaluation) -> None:

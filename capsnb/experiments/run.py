@@ -140,8 +140,8 @@ class RunResult:
     source: str = field(default="trained here", compare=False)
 
     @classmethod
-    def now(cls, run: Run, **outcome: Any) -> RunResult:
-        """A record with the machine, the versions, the command, the revision and the date of this moment."""
+    def now(cls, run: Run, data: ImageData, **outcome: Any) -> RunResult:
+        """A record with its data's identity, and the machine, versions, command, revision and date of this moment."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(
             run,
@@ -150,6 +150,8 @@ class RunResult:
             command=command(),
             date=datetime.date.today().isoformat(),
             revision=revision(),
+            classes=data.classes,
+            fingerprint=data.fingerprint,
             **outcome,
         )
 
@@ -181,15 +183,8 @@ class RunResult:
             asdict(data.preprocess),
         )
         work = summary(model, data.image_shape).total_mult_adds
-        return cls.now(
-            run,
-            history=history,
-            evaluation=evaluation,
-            seconds=history.seconds,
-            classes=data.classes,
-            fingerprint=data.fingerprint,
-            mult_adds=work,
-        )
+        outcome = {"history": history, "evaluation": evaluation, "seconds": history.seconds}
+        return cls.now(run, data, **outcome, mult_adds=work)
 
     @property
     def accuracy(self) -> float:
@@ -198,18 +193,18 @@ class RunResult:
             return self.evaluation.accuracy
         return math.nan if self.history is None else self.history["test_accuracy"][-1]
 
-    def check_data(self, classes: tuple[str, ...], fingerprint: str, where: str) -> None:
+    def check_data(self, data: ImageData, where: str) -> None:
         """Refuse data that are not those of this record; records from before they were kept say nothing.
 
         Raises:
             ValueError: other classes, or other images; names both.
         """
-        if self.classes and tuple(classes) != self.classes:
+        if self.classes and data.classes != self.classes:
             raise ValueError(
                 f"{where} was trained on the classes {', '.join(self.classes)}; the data now has "
-                f"{', '.join(classes)}. Name the folders as they were, or train into another folder"
+                f"{', '.join(data.classes)}. Name the folders as they were, or train into another folder"
             )
-        if self.fingerprint and fingerprint != self.fingerprint:
+        if self.fingerprint and data.fingerprint != self.fingerprint:
             raise ValueError(
                 f"the images or labels of {self.run.data} are not those that {where} was trained on: put them back as "
                 "they were, or train into another folder"
@@ -314,11 +309,10 @@ def train_and_evaluate(
     evaluation = evaluate(Ensemble(networks) if run.members > 1 else networks[0], data)
     return RunResult.now(
         run,
+        data,
         history=histories[0],
         seconds=max(time.monotonic() - started, sum(history.seconds for history in histories)),
         evaluation=evaluation,
-        classes=data.classes,
-        fingerprint=data.fingerprint,
         mult_adds=run.members * summary(networks[0], data.image_shape).total_mult_adds,
     )
 
@@ -356,7 +350,7 @@ def execute(
     try:
         result = train_and_evaluate(run, data, unfinished, budget=remaining, progress=False)
     except FloatingPointError as error:
-        result = RunResult.now(run, failure=str(error), seconds=time.monotonic() - started)
+        result = RunResult.now(run, data, failure=str(error), seconds=time.monotonic() - started)
     if result is None:
         return None
     if (evaluation := result.evaluation) is not None:

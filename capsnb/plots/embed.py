@@ -165,16 +165,7 @@ def _attributes(style: str) -> str:
 
 
 def to_html(fig: Figure) -> str:
-    """Write a figure as it stands in a page: an SVG in a `<figure>`, with role, label and the page's own ink.
-
-    Args:
-        fig: a matplotlib figure, described with `describe`.
-
-    Returns:
-        HTML that needs nothing from outside, the same bytes for the same figure.
-
-    Warns:
-        UserWarning: the figure has no text alternative.
+    """Write a figure as it stands in a page: what `to_svg` makes of it, in a `<figure>` and in the page's own ink.
 
     >>> from capsnb import plots
     >>> fig, axes = plots.figure()

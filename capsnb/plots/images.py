@@ -96,16 +96,16 @@ def mistakes(evaluation: Evaluation, data: ImageData, count: int = 12) -> Figure
         raise ValueError(f"count={count} must be at least 1")
     shown = evaluation.mistakes[:count]
     if not shown:
-        fig, axis = figure(f"no mistakes in {evaluation.count} images", height=1)
+        fig, axis = figure(f"no mistakes in {evaluation.count:,} images", height=1)
         axis.axis("off")
-        return describe(fig, f"There is nothing to show: no mistakes in {evaluation.count} images.")
+        return describe(fig, f"There is nothing to show: no mistakes in {evaluation.count:,} images.")
     _, targets = data.preprocess.evaluate(split.subset([mistake["index"] for mistake in shown]).images)
     names = evaluation.classes
     pairs = [(f"{names[m['truth']]} → {names[m['prediction']]}", f"{m['confidence']:.2f}") for m in shown]
     listed = ", ".join(f"{pair} ({score})" for pair, score in pairs)
     return describe(
         _grid(_pixels(targets), None, ["\n".join(pair) for pair in pairs]),
-        f"The {len(shown)} most confident of {len(evaluation.mistakes)} mistakes in {evaluation.count} "
+        f"The {len(shown)} most confident of {len(evaluation.mistakes)} mistakes in {evaluation.count:,} "
         f"{evaluation.split} images of {evaluation.dataset}, truth → prediction (winning score): {listed}.",
     )
 

@@ -172,7 +172,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.grid(False)
     axis.spines[:].set_visible(True)
-    recall = ", ".join(f"{name} {_percent(share)}" for name, share in zip(names, found, strict=True))
+    recall = ", ".join(f"{name}: {_percent(share)}" for name, share in zip(names, found, strict=True))
     return describe(
         fig,
         f"Confusion matrix of {len(names)} classes on {evaluation.dataset}: {accuracy}, {commonest}."
