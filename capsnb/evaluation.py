@@ -6,7 +6,6 @@ measure. `capsnb.plots` draws them.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb import distributed
-from capsnb.files import FORMAT, check_format, write_atomically
+from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
 
 if TYPE_CHECKING:
     from capsnb.data import ImageData
@@ -98,9 +97,7 @@ class Evaluation:
         >>> evaluate(model, data).save("runs/evaluation.json")  # doctest: +SKIP
         PosixPath('runs/evaluation.json')
         """
-        return write_atomically(
-            path, json.dumps({**FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"
-        )
+        return write_atomically(path, to_json(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
@@ -127,18 +124,17 @@ class Evaluation:
                 f"there is no evaluation at {path}: make one with evaluate(model, data).save({str(path)!r})"
             ) from None
         try:
-            found = json.loads(text)
-        except ValueError as error:  # invalid JSON or invalid UTF-8
+            found = from_json(text, path)
+        except NewerFormatError:
+            raise
+        except ValueError as error:  # invalid JSON, invalid UTF-8, or another digest
             raise ValueError(
-                f"{path} is not valid JSON ({error}): delete it and save the evaluation again"
+                f"{path} is not an evaluation that capsnb saved ({error}): delete it and save the evaluation again"
             ) from error
         names = {part.name for part in fields(cls)}
         required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
-        if isinstance(found, dict):
-            check_format(found, path)
-        if not isinstance(found, dict) or not required <= set(found) <= names:
-            keys = set(found) if isinstance(found, dict) else set()
-            wrong = f"missing {sorted(required - keys)}, unknown {sorted(keys - names)}"
+        if not required <= set(found) <= names:
+            wrong = f"missing {sorted(required - set(found))}, unknown {sorted(set(found) - names)}"
             raise ValueError(
                 f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
             )

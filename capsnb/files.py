@@ -1,10 +1,14 @@
-"""Atomic writes: a file is written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that shows damage."""
 
 from __future__ import annotations
 
 import errno
+import glob
+import hashlib
+import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +19,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     """Write `content` to `path` so that a reader sees the old file or the new file, never a part of it.
 
     The bytes are written to a temporary file in the same folder and flushed to the disk (fsync). Then the file is
-    renamed in one step (`os.replace`). A full disk or a killed process leaves the old file unchanged.
+    renamed in one step (`os.replace`). A full disk or a killed process leaves the old file unchanged. Temporary files
+    that killed processes left are removed when they are an hour old.
 
     Args:
         path: the file to write; missing parent folders are created.
@@ -25,13 +30,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
         The path that was written.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; the old file is unchanged.
+        OSError: the folder is not writable or the disk is full; names `path`, and the old file is unchanged.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -39,11 +45,35 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
                 os.fsync(file.fileno())
         with _where_supported():  # mkstemp creates private files, but results are shared
             os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        _replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename2 is None:
+            error.filename = os.fspath(path)  # instead of none, or the temporary file's
         raise
+    _remove_left_over(path)
     return path
+
+
+def _replace(temporary: str, path: Path) -> None:
+    """Rename; on Windows a program that reads the old file, such as a virus scanner, forbids it for a moment."""
+    for pause in (0.05, 0.1, 0.2, 0.4):
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(temporary, path)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left beside it."""
+    for left in path.parent.glob(glob.escape(f".{path.name}.") + "?" * 8):
+        try:
+            if left.stat().st_mtime < time.time() - 3600:  # a younger one may be another process's
+                left.unlink()
+        except OSError:  # it was faster
+            continue
 
 
 @contextmanager
@@ -56,7 +86,9 @@ def _where_supported() -> Iterator[None]:
             raise
 
 
-VERSION = 2  # of what capsnb saves; files without a number are of version 1
+VERSION = (
+    3  # of what capsnb saves; files without a number are of version 1, and only from 3 on JSON has a digest
+)
 FORMAT = {"format": VERSION}
 
 
@@ -81,6 +113,46 @@ def check_format(saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
             f"{os.fspath(path)} was written by a newer capsnb (format {version}; this one reads up to {VERSION}): "
             "update capsnb"
         )
+
+
+def to_json(saved: dict[str, Any], indent: int | None = None) -> str:
+    """Return what is saved as JSON text, with the format's number and a digest that shows damage.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps({**FORMAT, **saved}, allow_nan=False)
+    return json.dumps({**FORMAT, **saved, "digest": _digest(json.loads(text))}, indent=indent) + "\n"
+
+
+def from_json(content: str | bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `to_json` was given; `path` is the file of the content, for messages.
+
+    Raises:
+        NewerFormatError: a newer version wrote it.
+        ValueError: it is no JSON, or is damaged.
+
+    >>> from_json(to_json({"accuracy": 0.9}).replace("0.9", "0.8"), "run.json")
+    Traceback (most recent call last):
+    ...
+    ValueError: it was damaged or edited: its digest is not that of its content
+    """
+    try:
+        saved = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested without end") from None
+    if not isinstance(saved, dict):
+        raise ValueError(f"it holds a {type(saved).__name__}, not a record")
+    version, digest = saved.get("format", 1), saved.pop("digest", None)
+    found = _digest(saved)
+    check_format(saved, path)
+    if digest != found and (digest is not None or version == VERSION):
+        raise ValueError("it was damaged or edited: its digest is not that of its content")
+    return saved
+
+
+def _digest(saved: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(saved, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def results() -> Path:

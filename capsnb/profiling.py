@@ -353,6 +353,21 @@ def hardware(device: str | torch.device = "cpu") -> dict[str, str | int | None]:
     }
 
 
+def free_memory() -> int:
+    """Bytes that a training step may use here: of the GPU's memory if there is a GPU, else of main memory."""
+    import psutil
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    process = psutil.Process()
+    used = process.memory_info()
+    free = psutil.virtual_memory().available + used.rss
+    if hasattr(process, "rlimit"):  # on Linux
+        limit = process.rlimit(psutil.RLIMIT_AS)[0]
+        free = free if limit == psutil.RLIM_INFINITY else min(free, limit - used.vms + used.rss)
+    return max(free, 0)
+
+
 def _cpu() -> str:
     if platform.system() == "Darwin":
         return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_type_hints
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capsnb import Preprocess, TrainConfig, bench, cli
+from capsnb import CapsNet, Preprocess, TrainConfig, bench, cli
 from capsnb.cli import options, training
 from capsnb.evaluation import evaluation_of_scores
 from capsnb.experiments import RunResult
@@ -45,6 +46,22 @@ def test_train_then_evaluate_give_the_same_figures(monkeypatch, capsys, tmp_path
     code, again, _ = run(monkeypatch, capsys, "evaluate", tmp_path / "run")
     assert code == 0 and again.splitlines()[0] in out
     assert RunResult.load(tmp_path / "run") == first
+
+
+def test_the_checkpoint_of_another_run_is_not_evaluated(monkeypatch, capsys, tmp_path):
+    """Its weights fit, and its accuracy would be taken for this run's."""
+    for name, option in (("a", ()), ("seed", ("--seed", 1)), ("once", ("--iterations", 1))):
+        assert run(monkeypatch, capsys, "train", tmp_path / name, *TINY, *option)[0] == 0
+    mine = (tmp_path / "a" / "checkpoint.pt").read_bytes()
+    for name, difference in (("seed", "config.seed was 1 and is now 0"), ("once", "iterations=1")):
+        (tmp_path / "a" / "checkpoint.pt").write_bytes((tmp_path / name / "checkpoint.pt").read_bytes())
+        before = (tmp_path / "a" / "run.json").read_bytes()
+        for command in (("evaluate", tmp_path / "a"), ("train", tmp_path / "a", *TINY)):
+            code, _, err = run(monkeypatch, capsys, *command)
+            assert code == 2 and "belongs to another run" in err and difference in err
+        assert (tmp_path / "a" / "run.json").read_bytes() == before
+    (tmp_path / "a" / "checkpoint.pt").write_bytes(mine)
+    assert run(monkeypatch, capsys, "evaluate", tmp_path / "a")[0] == 0
 
 
 def test_the_record_is_there_before_training_and_whole_after_it(monkeypatch, capsys, tmp_path):
@@ -523,15 +540,61 @@ def test_a_class_may_be_called_anything(monkeypatch, capsys, pets, name):
     assert set(evaluation.auc) == {name, "dog"} and 0 <= evaluation.macro_auc <= 1
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_out_of_memory_says_what_would_fit(monkeypatch, capsys, tmp_path, error):
+    from capsnb.bench import peak_memory
+    from capsnb.experiments import run as run_module
+
+    def fail(*_, **__):
+        raise error
+
+    def needed(batch):
+        return peak_memory.predict(lambda: CapsNet(channels=8, capsule_types=2), batch).peak
+
+    monkeypatch.setattr(run_module, "fit", fail)
+    for free, advice in (
+        (needed(32), f"; --batch-size 32 needs {needed(32) / 1e9:.1f} GB"),
+        (10, "; even one image at a time needs 0.0 GB: choose a smaller network or smaller images"),
+        (2 * needed(128), ", but others may take it: choose a smaller --batch-size"),
+    ):
+        monkeypatch.setattr(run_module, "free_memory", lambda free=free: free)
+        code, _, err = run(monkeypatch, capsys, "train", tmp_path / "run", *TINY)
+        assert code == 2 and "out of memory: a step with batches of 128 needs about 0.0 GB" in err
+        assert advice in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's addresses")
+def test_a_network_that_does_not_fit_is_one_line(tmp_path):
+    import resource
+
+    command = [
+        sys.executable,
+        "-m",
+        "capsnb",
+        "train",
+        str(tmp_path / "run"),
+        "--resize",
+        "300",
+        "--batch-size",
+        "64",
+    ]
+    limit = 12 * 10**9
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 2 and "out of memory: a step with batches of 64 needs about" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
         (RuntimeError("shape '[1]' is invalid\nand much more"), "shape '[1]' is invalid (capsnb --debug"),
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried ..."),
-            "a smaller --batch-size needs less, and `capsnb",
-        ),
-        (MemoryError(), "MemoryError; a smaller --batch-size needs less"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), "out of memory. Tried ... (capsnb --debug"),
+        (MemoryError(), "MemoryError (capsnb --debug"),
     ],
 )
 def test_errors_of_pytorch_are_one_line_and_debug_shows_where(monkeypatch, capsys, error, says):
@@ -574,8 +637,8 @@ def test_what_a_newer_version_wrote_is_not_called_damaged(monkeypatch, capsys, t
     assert run(monkeypatch, capsys, "train", folder, *TINY)[0] == 0
     path = folder / part
     if part == "run.json":
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "new": 1}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99, "new": 1}))
     else:
-        torch.save(torch.load(path, weights_only=True) | {"format": 3}, path)
+        torch.save(torch.load(path, weights_only=True) | {"format": 99}, path)
     code, _, err = run(monkeypatch, capsys, "evaluate", folder)
-    assert code == 2 and f"{part} was written by a newer capsnb (format 3; this one reads up to 2)" in err
+    assert code == 2 and f"{part} was written by a newer capsnb (format 99; this one reads up to 3)" in err

@@ -128,6 +128,11 @@ def test_data_that_differ_are_never_in_one_table():
         ValueError, match=r"runs/CapsNet-0 and runs/CapsNet-1 have different data \(noise and other\)"
     ):
         join_seeds([trained(0), other])
+    one, two = (replace(trained(seed), fingerprint="ab" * seed) for seed in (1, 2))
+    with pytest.raises(
+        ValueError, match=r"CapsNet-1 and .*CapsNet-2 have different images or labels \(ab and abab\)"
+    ):
+        join_seeds([trained(0), one, two])
     fewer = replace(trained(1), evaluation=evaluation(0.9, count=20))
     without = replace(trained(2), evaluation=None)
     with pytest.raises(ValueError, match=r"different test images .*'ant': 20.*'ant': 10.*compare them apart"):

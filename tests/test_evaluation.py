@@ -324,6 +324,7 @@ def test_files_from_before_the_calibration_are_read(tmp_path) -> None:
     path = tmp_path / "evaluation.json"
     found = evaluation_of_scores([0, 1], [[0.9, 0.1], [0.2, 0.8]], ("a", "b"))
     raw = json.loads(found.save(path).read_text())
+    del raw["format"], raw["digest"]  # which were not there then either
     assert raw.pop("calibration") and raw.pop("calibration_error") == pytest.approx(0.15)
     path.write_text(json.dumps(raw))
     assert Evaluation.load(path) == replace(found, calibration=[], calibration_error=None)
@@ -336,11 +337,17 @@ def test_files_that_are_not_an_evaluation_are_named(tmp_path) -> None:
     whole = evaluation_of_scores([0, 1], np.eye(2), ("a", "b")).save(path).read_text()
     for broken in (b"", whole[:-20].encode(), b"\xff\xfe\x00"):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"evaluation\.json is not valid JSON"):
+        with pytest.raises(ValueError, match=r"evaluation\.json is not an evaluation that capsnb saved"):
             Evaluation.load(path)
     fields = json.loads(whole)
     del fields["confusion"]
-    for other in ([1, 2], fields, {"epoch": 3}):
+    damaged, unsealed = "its digest is not that of its content", {"format": 2, "digest": None}
+    for other, reason in (
+        ([1, 2], "it holds a list"),
+        (fields, damaged),
+        (fields | unsealed, r"missing \['confusion'\]"),
+        ({"epoch": 3}, "missing .*confusion"),
+    ):
         path.write_text(json.dumps(other))
-        with pytest.raises(ValueError, match=r"evaluation\.json does not hold an evaluation .*confusion"):
+        with pytest.raises(ValueError, match=rf"evaluation\.json .* an evaluation .*{reason}"):
             Evaluation.load(path)

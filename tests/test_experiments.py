@@ -117,6 +117,10 @@ def test_a_file_of_another_run_or_half_a_file_is_refused(done, tmp_path):
     saved = json.loads((done / "tiny" / path.name).read_text())
     saved["run"]["sizes"]["channels"] = 5
     path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"seed0\.json .*it was damaged or edited"):
+        results("tiny", tmp_path)
+    del saved["format"], saved["digest"]  # as in a file from before there were any
+    path.write_text(json.dumps(saved))
     for act in (results, reproduce):
         with pytest.raises(
             ValueError, match=r"seed0\.json belongs to another run: its sizes.*delete the file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capsnb.files import results, write_atomically
+from capsnb.files import NewerFormatError, from_json, results, to_json, write_atomically
 from capsnb.profiling import Timing, command, hardware, versions
 from capsnb.tables import markdown
 
@@ -87,11 +86,13 @@ class Bench:
         >>> print(Bench.load("results/bench-routing.json").table())  # doctest: +SKIP
         """
         try:
-            return cls(**json.loads(Path(path).read_bytes()))
+            return cls(**from_json(Path(path).read_bytes(), path))
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"there is no measurement at {path}; make one with `capsnb bench`"
             ) from None
+        except NewerFormatError:
+            raise
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a measurement that capsnb saved ({error}); measure again"
@@ -99,7 +100,7 @@ class Bench:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the measurement as JSON, whole or not at all."""
-        return write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        return write_atomically(path, to_json(asdict(self), indent=1))
 
     def __getitem__(self, key: tuple[str, str]) -> dict[str, Any]:
         """The line of a case and a name: `bench["hidden layer", "auto"]["median"]`."""

@@ -91,6 +91,36 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
     return StepMemory(states, counter.saved, states + counter.peak)
 
 
+def what_fits(network: Callable[[], nn.Module], batch: int, available: int) -> str:
+    """Say how much memory a training step needs, and with which smaller batch it would fit.
+
+    Args:
+        network: as for `predict`.
+        batch: B, the batch that did not fit.
+        available: bytes.
+
+    Returns:
+        A clause for an error message.
+
+    >>> what_fits(CapsNet, batch=128, available=2 * 10**8)  # doctest: +SKIP
+    'a step with batches of 128 needs about 0.5 GB, 0.2 GB are free; --batch-size 32 needs 0.2 GB'
+    """
+
+    def gigabytes(size: int) -> str:
+        return f"{size / 1e9:.1f} GB"
+
+    needed = smaller = predict(network, batch).peak
+    said = f"a step with batches of {batch} needs about {gigabytes(needed)}, {gigabytes(available)} are free"
+    while smaller > available and batch > 1:
+        batch //= 2
+        smaller = predict(network, batch).peak
+    if smaller > available:
+        return f"{said}; even one image at a time needs {gigabytes(smaller)}: choose a smaller network or smaller images"
+    if smaller == needed:
+        return f"{said}, but others may take it: choose a smaller --batch-size"
+    return f"{said}; --batch-size {batch} needs {gigabytes(smaller)}"
+
+
 def _on_cpu(tensor: Tensor) -> Tensor:
     """Return an uninitialised tensor of the same kind on the CPU."""
     made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")

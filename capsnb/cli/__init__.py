@@ -71,12 +71,10 @@ EXPECTED = (
 
 
 def _one_line(error: Exception) -> str:
-    if not isinstance(error, RuntimeError | MemoryError):
+    if not isinstance(error, RuntimeError | MemoryError) or str(error).startswith("out of memory:"):
         return str(error)
     first = str(error).strip().partition("\n")[0] or type(error).__name__
-    short = "memory" in first.lower() or isinstance(error, MemoryError)
-    advice = "; a smaller --batch-size needs less, and `capsnb memory` says how much" if short else ""
-    return f"{first}{advice} (capsnb --debug ... shows where)"
+    return f"{first} (capsnb --debug ... shows where)"
 
 
 def _complain(text: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 import typer
 
 from capsnb import distributed
@@ -21,7 +22,7 @@ from capsnb.cli.options import (
 )
 from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.models import NETWORKS
-from capsnb.training import CHECKPOINT, TrainConfig, load_weights
+from capsnb.training import CHECKPOINT, TrainConfig
 
 if TYPE_CHECKING:
     from capsnb.evaluation import Evaluation
@@ -56,7 +57,8 @@ def train(
     prepared = _load(asked, root, download)
     shape = {"image_shape": prepared.image_shape, "classes": len(prepared.classes)}
     asked = replace(asked, sizes=shape | sizes)
-    asked.build(prepared)  # sizes that do not fit are refused before anything is written
+    with torch.device("meta"):  # sizes that do not fit are refused before anything is written or allocated
+        asked.build(prepared)
     distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
     result = train_and_evaluate(asked, prepared, run)
     assert result is not None and result.history is not None and result.evaluation is not None  # no budget
@@ -82,8 +84,7 @@ def evaluate(
     record = RunResult.load(run)
     prepared = _load(record.run, root or record.root, download=False)
     record.check_data(prepared, str(run))
-    model = record.run.build(prepared)
-    load_weights(model, run / CHECKPOINT)
+    model = record.load_network(prepared, run / CHECKPOINT)
     evaluation = evaluate_model(model, prepared)
     if distributed.rank() == 0:
         replace(record, evaluation=evaluation).save(run / RECORD)

@@ -167,7 +167,8 @@ def _check_same_data(results: Sequence[RunResult]) -> None:
         for result in results
         if result.evaluation is not None
     ]
-    for what, values in (("data", names), ("test images", counts)):
+    prints = [(result.source, result.fingerprint) for result in results if result.fingerprint]
+    for what, values in (("data", names), ("test images", counts), ("images or labels", prints)):
         for source, value in values:
             if value != values[0][1]:
                 raise ValueError(

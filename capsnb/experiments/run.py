@@ -6,7 +6,6 @@ Used in chapter 17, *Reproducing the papers*.
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import os
 import re
@@ -21,13 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from capsnb import files, models
+from capsnb.bench.peak_memory import what_fits
 from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.evaluation import Evaluation, evaluate
-from capsnb.profiling import command, hardware, revision, summary, versions
-from capsnb.training import History, TrainConfig, fit
+from capsnb.profiling import command, free_memory, hardware, revision, summary, versions
+from capsnb.training import History, TrainConfig, checkpoint, fit
 from capsnb.training.checkpoint import difference
 from capsnb.values import plain
 
+OUT_OF_MEMORY = re.compile(
+    "out of memory|allocate memory|not enough memory|bad_alloc"
+)  # PyTorch on GPU and CPU
 RECORD = "run.json"  # in a folder of `capsnb train`, beside the checkpoint
 MISTAKES = (
     100  # a study keeps the most confident ones; thousands of a hard data set would be most of the file
@@ -210,10 +213,27 @@ class RunResult:
                 "they were, or train into another folder"
             )
 
+    def load_network(self, data: ImageData, path: Path) -> nn.Module:
+        """Build the network and give it the weights of the run's checkpoint.
+
+        Args:
+            data: what the run was trained on.
+            path: the checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it is damaged, or another run's.
+        """
+        network = self.run.build(data)
+        saved = checkpoint.read(path)
+        checkpoint.check_run(path, saved, checkpoint.identity(network, data, self.run.config))
+        checkpoint.load_state(network, saved, path)
+        return network
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the record as JSON, whole or not at all."""
         saved = {name: value for name, value in asdict(self).items() if name != "source"}
-        return files.write_atomically(path, json.dumps({**files.FORMAT, **saved}, allow_nan=False) + "\n")
+        return files.write_atomically(path, files.to_json(saved))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], run: Run | None = None) -> RunResult:
@@ -235,14 +255,13 @@ class RunResult:
                 f"{path} does not exist: name a folder that `capsnb train` wrote, or a file of `capsnb reproduce`"
             )
         try:
-            raw = json.loads(path.read_bytes())
-            files.check_format(raw, path)
+            raw = files.from_json(path.read_bytes(), path)
             if "run" not in raw and "config" in raw:
                 raise ValueError("capsnb 0.1 wrote it, and kept a run in several files")
             config = TrainConfig(**raw["run"].pop("config"))
             raw["run"] = Run(config=config, **raw["run"])
             if raw["history"] is not None:
-                raw["history"] = History.from_json(json.dumps(raw["history"]))
+                raw["history"] = History.from_dict(raw["history"])
             if raw.get("evaluation") is not None:
                 raw["evaluation"] = Evaluation.from_dict(raw["evaluation"])
             raw["classes"] = tuple(raw.get("classes", ()))
@@ -292,8 +311,21 @@ def train_and_evaluate(
 
     Raises:
         FloatingPointError: the loss did not stay finite.
+        MemoryError: the memory did not suffice; says what would fit.
         ValueError: the machine lacks what the run asks for, or a checkpoint belongs to another run.
     """
+    try:
+        return _train_members(run, data, folder, budget, progress)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+            raise
+        fits = what_fits(lambda: run.build(data), run.config.batch_size, free_memory())
+        raise MemoryError(f"out of memory: {fits}") from error
+
+
+def _train_members(
+    run: Run, data: ImageData, folder: Path, budget: float, progress: bool
+) -> RunResult | None:
     started = time.monotonic()
     networks: list[nn.Module] = []
     histories: list[History] = []

@@ -7,16 +7,56 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from capsnb.data import ImageData
 from capsnb.files import FORMAT, NewerFormatError, check_format, write_atomically
+from capsnb.training.config import TrainConfig
 from capsnb.training.history import Epoch, History
 
 CHECKPOINT = "checkpoint.pt"
+
+
+def identity(model: nn.Module, data: ImageData, config: TrainConfig) -> dict[str, Any]:
+    """What decides a run. The network is part of it: the weights of another one may fit."""
+    return {
+        "model": type(model).__name__,
+        "modules": architecture(model),
+        "data": data.name,
+        "classes": list(data.classes),
+        "fingerprint": data.fingerprint,
+        "preprocess": asdict(data.preprocess),
+        "config": asdict(config),
+    }
+
+
+def architecture(model: nn.Module) -> dict[str, str]:
+    """The class and the settings of each module, by name: what a network computes, but for its weights.
+
+    >>> architecture(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()))["0"]
+    'Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))'
+    """
+    return {
+        name or "network": f"{type(module).__name__}({_settings(module)})"
+        for name, module in model.named_modules()
+    }
+
+
+def _settings(module: nn.Module) -> str:
+    if not any(kind.__module__.startswith("capsnb.") for kind in type(module).__mro__):
+        return module.extra_repr()
+    simple = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str)}
+    return ", ".join(
+        f"{name}={value!r}"
+        for name, value in simple.items()
+        if name != "training" and not name.startswith("_")
+    )
 
 
 def save(path: Path, run: dict[str, Any], history: History, **parts: Any) -> None:
@@ -44,6 +84,9 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; train first, with run_dir={str(path.parent)!r}")
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not compare the checksums in it
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} in it is wrong")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         check_format(saved, path)
         return saved | {"history": History.from_json(saved["history"])}
@@ -71,16 +114,25 @@ def resume(path: Path, saved: dict[str, Any], run: dict[str, Any], **parts: Any)
     Raises:
         ValueError: the checkpoint belongs to another run; names the first difference.
     """
-    if changed := difference(saved["run"], run):
-        name, then, now = changed
-        raise ValueError(
-            f"{path} belongs to another run: {name} was {then!r} and is now {now!r}; choose another run_dir"
-        )
+    check_run(path, saved, run)
     load_state(parts.pop("model"), saved, path)
     for name, part in parts.items():
         if part is not None:
             part.load_state_dict(saved[name])
     return saved["history"].records
+
+
+def check_run(path: Path, saved: dict[str, Any], run: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises:
+        ValueError: names the first difference.
+    """
+    if changed := difference(saved["run"], run):
+        name, then, now = changed
+        raise ValueError(
+            f"{path} belongs to another run: {name} was {then!r} and is now {now!r}; choose another run_dir"
+        )
 
 
 def load_weights(model: nn.Module, path: str | Path) -> History:
@@ -95,11 +147,20 @@ def load_weights(model: nn.Module, path: str | Path) -> History:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or belongs to another model.
+        ValueError: the file is damaged, or belongs to a network of other layers or settings.
     """
     path = Path(path)
     path = path / CHECKPOINT if path.is_dir() else path
     saved = read(path)
+    then, now = saved["run"].get("modules", {}), architecture(model)
+    if then:
+        then["network"] = now["network"]  # a subclass, for example, may have another name
+    if then and (changed := difference(then, now)):
+        name, before, after = changed
+        raise ValueError(
+            f"{path} belongs to another network: its {name} was {before} and is now {after}; "
+            "build the network as it was trained"
+        )
     load_state(model, saved, path)
     return saved["history"]
 

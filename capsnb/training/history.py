@@ -5,11 +5,11 @@ Taught in chapter 4, *A first CapsNet*.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from capsnb.files import FORMAT, NewerFormatError, check_format, write_atomically
+from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
 from capsnb.training.config import TrainConfig
 
 
@@ -76,13 +76,17 @@ class History:
 
     def to_json(self) -> str:
         """Return the history as JSON text."""
-        return json.dumps({**FORMAT, **asdict(self)}, indent=1)
+        return to_json(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> History:
         """Return the history that `to_json` wrote."""
-        raw = json.loads(text)
-        raw.pop("format", None)
+        return cls.from_dict(from_json(text, "the history"))
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> History:
+        """Return the history of which `saved` holds the attributes, as JSON has them."""
+        raw = dict(saved)
         records = [Epoch(**record) for record in raw.pop("records")]
         return cls(**{**raw, "config": TrainConfig(**raw["config"]), "records": records})
 
@@ -99,10 +103,8 @@ class History:
             ValueError: the file is not a saved history.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            check_format(json.loads(text), path)
-            return cls.from_json(text)
+            return cls.from_dict(from_json(Path(path).read_bytes(), path))
         except NewerFormatError:
             raise
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a history that capsnb saved ({error})") from error

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -134,6 +133,7 @@ class _Trainer:
 
     def __init__(self, model: nn.Module, data: ImageData, config: TrainConfig) -> None:
         self.config, self.accelerator = config, _accelerator(config)
+        self.identity = checkpoint.identity(model, data, config)  # before anything in it is replaced
         self.data = data.to(self.accelerator.device)
         _check_last_batch(model, len(data.train), config)
         self.replaced: list[tuple[nn.Module, str, nn.Module]] = []
@@ -149,15 +149,6 @@ class _Trainer:
             "model": self.network,
             "optimizer": self.optimizer,
             "scaler": self.accelerator.scaler,
-        }
-        # What decides the run. The name of the model is part of it: the weights of another network may fit.
-        self.identity: dict[str, Any] = {
-            "model": type(self.network).__name__,
-            "data": data.name,
-            "classes": list(data.classes),
-            "fingerprint": data.fingerprint,
-            "preprocess": asdict(data.preprocess),
-            "config": asdict(config),
         }
 
     def new_history(self) -> History:
