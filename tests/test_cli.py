@@ -60,6 +60,8 @@ def test_the_checkpoint_of_another_run_is_not_evaluated(monkeypatch, capsys, tmp
             code, _, err = run(monkeypatch, capsys, *command)
             assert code == 2 and "belongs to another run" in err and difference in err
         assert (tmp_path / "a" / "run.json").read_bytes() == before
+        code, _, err = run(monkeypatch, capsys, "compare", tmp_path / "a", tmp_path / name)
+        assert code == 2 and f"run.json and checkpoint.pt in {tmp_path / 'a'} are of two runs" in err
     (tmp_path / "a" / "checkpoint.pt").write_bytes(mine)
     assert run(monkeypatch, capsys, "evaluate", tmp_path / "a")[0] == 0
 
@@ -554,7 +556,7 @@ def test_out_of_memory_says_what_would_fit(monkeypatch, capsys, tmp_path, error)
     monkeypatch.setattr(run_module, "fit", fail)
     for free, advice in (
         (needed(32), f"; --batch-size 32 needs {needed(32) / 1e9:.1f} GB"),
-        (10, "; even one image at a time needs 0.0 GB: choose a smaller network or smaller images"),
+        (10, "; even one image at a time needs 0.0 GB: choose a smaller network or images"),
         (2 * needed(128), ", but others may take it: choose a smaller --batch-size"),
     ):
         monkeypatch.setattr(run_module, "free_memory", lambda free=free: free)

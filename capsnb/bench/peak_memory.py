@@ -115,7 +115,9 @@ def what_fits(network: Callable[[], nn.Module], batch: int, available: int) -> s
         batch //= 2
         smaller = predict(network, batch).peak
     if smaller > available:
-        return f"{said}; even one image at a time needs {gigabytes(smaller)}: choose a smaller network or smaller images"
+        return (
+            f"{said}; even one image at a time needs {gigabytes(smaller)}: choose a smaller network or images"
+        )
     if smaller == needed:
         return f"{said}, but others may take it: choose a smaller --batch-size"
     return f"{said}; --batch-size {batch} needs {gigabytes(smaller)}"

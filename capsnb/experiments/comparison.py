@@ -12,16 +12,17 @@ import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from capsnb.data import Preprocess
 from capsnb.evaluation import Evaluation, wilson_interval
-from capsnb.experiments.run import Run, RunResult
+from capsnb.experiments.run import RECORD, Run, RunResult
 from capsnb.profiling import summary
 from capsnb.tables import markdown
-from capsnb.training import History
+from capsnb.training import CHECKPOINT, History, checkpoint
 
 GOAL = 0.9  # the test accuracy of the column that says how soon
 UNKNOWN = "–"
@@ -73,7 +74,8 @@ def read(path: str | os.PathLike[str]) -> RunResult:
 
     Raises:
         FileNotFoundError: there is no record.
-        ValueError: the record is damaged, the run is not finished, or its loss did not stay finite.
+        ValueError: the record is damaged or not that of the checkpoint beside it, the run is not finished, or its loss
+            did not stay finite.
 
     >>> read("runs/capsnet").accuracy  # doctest: +SKIP
     0.981
@@ -85,6 +87,11 @@ def read(path: str | os.PathLike[str]) -> RunResult:
         )
     if result.history is None:
         raise ValueError(f"{path}: the run is not finished; run the same `capsnb train` again to resume it")
+    beside = Path(path) / CHECKPOINT
+    if beside.exists() and checkpoint.read(beside)["history"] != result.history:
+        raise ValueError(
+            f"{RECORD} and {CHECKPOINT} in {path} are of two runs: put back the one that was replaced"
+        )
     return result if result.mult_adds else replace(result, mult_adds=_mult_adds(result.run))
 
 
