@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import tqdm
 
 from capsnb import cli, distributed
 
@@ -93,6 +94,7 @@ class Child:
         try:
             os.setsid()  # what it starts is killed with it
             torch.set_num_threads(1)
+            tqdm.tqdm._instances.clear()  # the parent's bar is not above the child's
             os.environ.update(variables)
             for stream, number in ((self.out, 1), (self.err, 2)):
                 os.dup2(stream.fileno(), number)
