@@ -84,7 +84,7 @@ class Child:
         self, work: Callable[[], object], *, file_limit: int | None = None, **variables: str
     ) -> None:
         self.started = time.monotonic()
-        self.out, self.err = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2))  # noqa: SIM115 - `end` closes them
+        self.out, self.err = (tempfile.TemporaryFile("w+", encoding="utf-8", newline="") for _ in range(2))  # noqa: SIM115 - `end` closes them
         self.pid = os.fork()
         if self.pid == 0:
             self._run(work, file_limit, variables)
