@@ -36,7 +36,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -49,11 +49,36 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename2 is None:
+        if (
+            isinstance(error, OSError)
+            and not isinstance(error, NotADirectoryError)
+            and error.filename2 is None
+        ):
             error.filename = os.fspath(path)  # instead of none, or the temporary file's
         raise
     _remove_left_over(path)
     return path
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """See that files can be written into a folder, before there is work to lose; it is made if it is not there.
+
+    Raises:
+        OSError: they can not; names the folder.
+    """
+    _make_folder(Path(folder))
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(part for part in (folder, *folder.parents) if part.exists() or part.is_symlink())
+        raise NotADirectoryError(
+            errno.ENOTDIR, "a file stands where a folder is needed", os.fspath(file)
+        ) from None
 
 
 def _replace(temporary: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
+from capsnb.files import NewerFormatError, check_writable, from_json, to_json, write_atomically
 
 
 def test_text_and_bytes_arrive_whole_and_readable(tmp_path):
@@ -49,8 +49,13 @@ def test_an_error_names_the_file_that_was_to_be_written(tmp_path, monkeypatch):
         write_atomically(tmp_path / "a.txt", "new")
     monkeypatch.undo()
     (tmp_path / "folder").write_text("a file where a folder should be")
-    with pytest.raises(OSError, match=r"'.*folder.b\.txt'$"):
-        write_atomically(tmp_path / "folder" / "b.txt", "new")
+    for path in (tmp_path / "folder" / "b.txt", tmp_path / "folder" / "deep" / "er" / "b.txt"):
+        with pytest.raises(OSError, match=r"a file stands where a folder is needed: '.*[/\\]folder'$"):
+            write_atomically(path, "new")
+        with pytest.raises(OSError, match=r"a file stands where a folder is needed: '.*[/\\]folder'$"):
+            check_writable(path.parent)
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_reader_that_forbids_the_rename_for_a_moment_is_waited_for(tmp_path, monkeypatch):

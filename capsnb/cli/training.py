@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 import typer
 
-from capsnb import distributed
+from capsnb import distributed, files
 from capsnb.cli.options import (
     DataName,
     Download,
@@ -99,6 +99,7 @@ def compare(
     """Put trained networks side by side: one table, one page of figures."""
     from capsnb.experiments import comparison, comparison_page
 
+    files.check_writable(out)
     rows = comparison.join_seeds(map(comparison.read, runs))
     typer.echo(comparison.comparison_table(rows))
     typer.echo("\nwritten to " + " and ".join(map(str, comparison_page.save(rows, out))))

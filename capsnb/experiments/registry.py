@@ -193,6 +193,7 @@ def reproduce(
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
+    files.check_writable(files.results() if folder is None else folder)
     chosen = [run for run in runs(study) if only(run)]
     missing = [run for run in chosen if not run.path(folder).exists()]
     for run in chosen:
