@@ -126,18 +126,18 @@ def test_settings_of_pytorch_are_as_they_were(data):
     assert settings() == before
 
 
-def test_batch_norm_that_was_synchronised_comes_back(data):
+def test_batch_norm_that_was_synchronised_comes_back():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2)))
     layers = [model[1], model[2][0]]
-    replaced = loop.synchronise_batch_norm(model)
-    assert all(isinstance(layer, nn.SyncBatchNorm) for layer in (model[1], model[2][0]))
-    assert [child for *_, child in replaced] == layers
-    with torch.no_grad():
-        model[1].running_mean += 1
-        model[1].weight += 1
-    for parent, name, child in replaced:
-        setattr(parent, name, child)
-    assert [model[1], model[2][0]] == layers
+    with pytest.raises(Stopped), loop._layers_kept(model):
+        loop.synchronise_batch_norm(model)
+        assert all(isinstance(layer, nn.SyncBatchNorm) for layer in (model[1], model[2][0]))
+        with torch.no_grad():
+            model[1].running_mean += 1
+            model[1].weight += 1
+        model.eval()
+        raise Stopped
+    assert [model[1], model[2][0]] == layers and not any(layer.training for layer in layers)
     assert model[1].running_mean.tolist() == [1, 1] and model[1].weight.tolist() == [2, 2]
 
 

@@ -62,8 +62,8 @@ class TrainConfig:
         decay: factor of the exponential and step schedules, in (0, 1].
         step_epochs: epochs between the steps of the step schedule, >= 1.
         reconstruction_weight: weight of the summed squared pixel error in the loss, >= 0.
-        precision: "fp32", with PyTorch's own settings; "tf32", float32 whose products and convolutions are rounded to
-            ten bits (on a GPU from Ampere on); "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and
+        precision: "fp32", with PyTorch's default settings, whatever is set: float32's precision in products, and on a
+            GPU from Ampere on convolutions in TF32; "tf32", products in TF32 as well, rounded to ten bits; "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and
             the loss are float32 in all of them.
         accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
