@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,56 +46,73 @@ def default_settings(precision: str = "fp32") -> Iterator[None]:
         yield
 
 
+class _Setting(NamedTuple):
+    """A setting of PyTorch.
+
+    Attributes:
+        read: returns its value.
+        write: sets its value.
+        wanted: the values that may stay; the first replaces any other.
+    """
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    wanted: tuple[Any, ...]
+
+
 @contextmanager
 def _float32_precision(precision: str) -> Iterator[None]:
-    """Set the precision of float32 products and convolutions, in PyTorch's older and its newer interface.
-
-    PyTorch refuses to read the older one where somebody has used the newer one alone; it is then at its default.
-    """
-    products = ("tf32",) if precision == "tf32" else ("ieee", "none")
-    settings: list[tuple[Callable[[], Any], Callable[[Any], None], tuple[Any, ...]]] = [
-        (
-            torch.get_float32_matmul_precision,
-            torch.set_float32_matmul_precision,
-            ("high" if precision == "tf32" else "highest",),
-        ),
-        (
-            lambda: torch.backends.cudnn.allow_tf32,
-            partial(setattr, torch.backends.cudnn, "allow_tf32"),
-            (True,),
-        ),
-    ]
-    if hasattr(torch.backends, "fp32_precision"):  # from PyTorch 2.9 on
-        library: Any = torch.backends
-        for operation, wanted in (
-            (library.cuda.matmul, products),
-            (library.cudnn.conv, ("tf32",)),
-            (library.cudnn.rnn, ("tf32",)),
-            (library.mkldnn.matmul, products),
-            (library.mkldnn.conv, ("ieee", "none")),
-        ):
-            read = partial(getattr, operation, "fp32_precision")
-            settings.append((read, partial(_set_operation, operation), wanted))
-    before = [_read(read) for read, _, _ in settings]
+    """Set the precision of float32 products and convolutions."""
+    settings = _float32_settings(tf32=precision == "tf32")
+    before = [_read(setting) for setting in settings]
     try:
-        for read, write, wanted in settings:
-            if _read(read) not in (None, *wanted):
-                write(wanted[0])
+        for setting in settings:
+            if _read(setting) not in (None, *setting.wanted):
+                setting.write(setting.wanted[0])
         yield
     finally:
-        for (read, write, _), value in zip(settings, before, strict=True):
-            if value is not None and _read(read) != value:
-                write(value)
+        for setting, value in zip(settings, before, strict=True):
+            if value is not None and _read(setting) != value:
+                setting.write(value)
 
 
-def _read(read: Callable[[], Any]) -> Any:
+def _float32_settings(*, tf32: bool) -> list[_Setting]:
+    """PyTorch's older interface and, from PyTorch 2.9 on, its newer one; each changes the other."""
+    libraries: Any = torch.backends
+    cudnn, full = libraries.cudnn, ("ieee", "none")
+    older = [
+        _Setting(
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+            ("high" if tf32 else "highest",),
+        ),
+        _Setting(lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"), (True,)),
+    ]
+    if not hasattr(libraries, "fp32_precision"):
+        return older
+    products = ("tf32",) if tf32 else full
+    newer = (
+        (libraries.cuda.matmul, products),
+        (cudnn.conv, ("tf32",)),
+        (cudnn.rnn, ("tf32",)),
+        (libraries.mkldnn.matmul, products),
+        (libraries.mkldnn.conv, full),
+    )
+    return older + [
+        _Setting(partial(getattr, operation, "fp32_precision"), partial(_set_operation, operation), wanted)
+        for operation, wanted in newer
+    ]
+
+
+def _read(setting: _Setting) -> Any:
+    """The value of a setting; None if PyTorch refuses to read the older interface, because the newer one was used."""
     with suppress(RuntimeError):
-        return read()
+        return setting.read()
     return None
 
 
 def _set_operation(operation: Any, value: str) -> None:
-    """Set the precision of an operation, which inherits that of its library where this suffices."""
+    """Set the precision of an operation; it inherits that of its library where this suffices."""
     operation.fp32_precision = "none"
     if operation.fp32_precision != value:
         operation.fp32_precision = value

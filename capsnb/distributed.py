@@ -59,8 +59,8 @@ def launched() -> Iterator[None]:
     if _initialised() or complete:
         if processes > 1 and not (_initialised() or dist.is_torchelastic_launched()):
             warnings.warn(
-                f"the variables RANK, WORLD_SIZE and MASTER_ADDR name {processes} processes, and this one waits for the "
-                "others: unset them to work alone",
+                f"the variables RANK, WORLD_SIZE and MASTER_ADDR name {processes} processes, and this one waits for "
+                "the others: unset them to work alone",
                 stacklevel=4,
             )
         yield

@@ -59,8 +59,9 @@ def fit(
     `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
     The run uses `default_settings`, whatever the process has set, and leaves everything as it was at its end, also
-    after an error: random numbers, precision, Accelerate's state. The model itself is left in evaluation mode. The number
-    of threads, deterministic algorithms and the use of cuDNN and oneDNN stay yours; they change results by rounding.
+    after an error: random numbers, precision, Accelerate's state. The model itself is left in evaluation mode. The
+    number of threads, deterministic algorithms and the use of cuDNN and oneDNN stay yours; they change results by
+    rounding alone.
 
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
@@ -344,7 +345,9 @@ def _check_weights(model: nn.Module) -> None:
                 f"the weight {name!r} was made {where} and cannot be trained: build the model elsewhere"
             )
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise ValueError("no weight of the model requires a gradient: call model.requires_grad_() to train it")
+        raise ValueError(
+            "no weight of the model requires a gradient: call model.requires_grad_() to train it"
+        )
 
 
 def _check_last_batch(model: nn.Module, images: int, config: TrainConfig) -> None:
@@ -416,7 +419,7 @@ def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     shards of a batch would drop the same units.
     """
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    # A CPU's generator takes the low 32 bits. `torch.manual_seed` would seed further devices, which `fit` does not reset.
+    # A CPU's generator takes the low 32 bits. `torch.manual_seed` would seed devices that `fit` does not reset.
     own = (mixed + distributed.rank() * 2_654_435_769) % 2**63
     torch.default_generator.manual_seed(own)
     if device.type == "cuda":
