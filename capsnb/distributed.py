@@ -7,6 +7,7 @@ operation leaves the others waiting for ever. With one process these functions c
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def import_accelerate() -> None:
@@ -37,7 +39,43 @@ def init() -> None:
     import_accelerate()
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())
+    with launched():
+        PartialState(cpu=not torch.cuda.is_available())
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """Hide a launcher's variables where they are incomplete: another program has left them, and nobody waits there.
+
+    Raises:
+        ValueError: incomplete variables name several processes.
+
+    Warns:
+        UserWarning: complete variables name several processes, but no launcher has started this one.
+    """
+    left = {name: os.environ[name] for name in _PLACE if name in os.environ}
+    processes = int(left.get("WORLD_SIZE", 1))
+    complete = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    if _initialised() or complete:
+        if processes > 1 and not (_initialised() or dist.is_torchelastic_launched()):
+            warnings.warn(
+                f"the variables RANK, WORLD_SIZE and MASTER_ADDR name {processes} processes, and this one waits for "
+                "the others: unset them to work alone",
+                stacklevel=4,
+            )
+        yield
+        return
+    if processes > 1:
+        raise ValueError(
+            f"the variable WORLD_SIZE names {processes} processes, but RANK or MASTER_ADDR is not set: start them with "
+            "torchrun, or unset WORLD_SIZE to work alone"
+        )
+    for name in left:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(left)
 
 
 def shutdown() -> None:
@@ -128,7 +166,7 @@ def local_rank0_first() -> Iterator[None]:
     import_accelerate()
     from accelerate import PartialState
 
-    with PartialState(cpu=not torch.cuda.is_available()).local_main_process_first():
+    with launched(), PartialState(cpu=not torch.cuda.is_available()).local_main_process_first():
         yield
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb import distributed
+from capsnb.defaults import default_settings
 from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
 
     The score of a class is the length of its capsule. The decoder gets the capsule of the *predicted* class, as at
     inference: the labels are not an input of the model. A model that returns a tensor [B, J] (such as a CNN) is
-    evaluated on these scores, without a reconstruction error. The model keeps its training or evaluation mode.
+    evaluated on these scores, without a reconstruction error. The model keeps its training or evaluation mode. It
+    computes with `default_settings`: without autocast, in float32's precision.
 
     With several ranks (see `capsnb.distributed`), all ranks must call this function with the same model. Each computes
     some of the batches. All return the same evaluation, bit for bit that of a single process.
@@ -209,7 +211,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     batches = images.split(batch_size)
     own_batches = range(distributed.rank(), len(batches), distributed.world_size())
     results: dict[int, tuple[Tensor, Tensor | None]] = {}  # scores and squared errors of each batch
-    with evaluating(model):
+    with default_settings(), evaluating(model):
         for number in own_batches:
             batch = batches[number]
             inputs, targets = data.preprocess.evaluate(batch)
@@ -271,6 +273,7 @@ def evaluation_of_scores(
     >>> evaluation_of_scores([0, 1], [[.9, .1], [.8, .2]], ("cat", "dog")).confusion
     [[1, 0], [1, 0]]
     """
+    from sklearn import config_context
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
@@ -303,9 +306,12 @@ def evaluation_of_scores(
         )
 
     prediction = values.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth, prediction, labels=range(number), zero_division=np.nan
-    )
+    with config_context(array_api_dispatch=False):  # these are NumPy's arrays
+        precision, recall, f1, support = precision_recall_fscore_support(
+            truth, prediction, labels=range(number), zero_division=np.nan
+        )
+        confusion = confusion_matrix(truth, prediction, labels=range(number)).tolist()
+        curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
     per_class = [
         {
             "class": str(name),
@@ -316,7 +322,6 @@ def evaluation_of_scores(
         }
         for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
     ]
-    curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
     auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
     areas = [area for area in auc.values() if area is not None]
     calibration, calibration_error = _calibration(values.max(axis=1), prediction == truth)
@@ -331,7 +336,7 @@ def evaluation_of_scores(
         count=count,
         accuracy=float((prediction == truth).mean()),
         per_class=per_class,
-        confusion=confusion_matrix(truth, prediction, labels=range(number)).tolist(),
+        confusion=confusion,
         roc=[
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)

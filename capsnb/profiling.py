@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnb._version import __version__
+from capsnb.defaults import default_settings
 from capsnb.progress import progress_bar
 
 
@@ -280,6 +281,7 @@ class Summary:
         return "\n".join(lines)
 
 
+@default_settings()
 def summary(model: nn.Module, image_shape: tuple[int, int, int] | None = None) -> Summary:
     """List output shape, parameters and multiply-adds of each layer of a model, for one image.
 

@@ -39,7 +39,9 @@ def progress_bar(
     settings = {"leave": False, "delay": DELAY, **settings}
     if output := _notebook_output():
         settings |= {"file": output, "ncols": 90, "mininterval": 0.5}
-    return _bar_class()(iterable, desc=label or None, disable=not shown, **settings)
+    if not shown or not (output or sys.stderr):  # a Windows program without a console has no stderr
+        settings["disable"] = True
+    return _bar_class()(iterable, desc=label or None, **settings)
 
 
 @cache
@@ -64,7 +66,7 @@ def _bar_class() -> type[tqdm]:
 
 def _notebook_output() -> _Output | None:
     """Return where a notebook shows a bar; None where Python runs in no notebook."""
-    if "IPython" not in sys.modules:
+    if not sys.modules.get("IPython"):
         return None
     from IPython import get_ipython
 

@@ -27,6 +27,7 @@ from capsnb import (
     fit,
     load_data,
 )
+from capsnb.defaults import default_settings
 from capsnb.kernels import route
 from capsnb.training import CHECKPOINT, OPTIMIZERS, SCHEDULES, checkpoint, load_weights, loop
 
@@ -435,11 +436,11 @@ def test_tf32_is_set_for_a_run_and_put_back():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     before = settings()
-    with loop._float32_precision("fp32"):
+    with default_settings("fp32"):
         assert settings() == before
     for convolutions in (False, True):
         torch.backends.cudnn.allow_tf32 = convolutions
-        with pytest.raises(ZeroDivisionError), loop._float32_precision("tf32"):
+        with pytest.raises(ZeroDivisionError), default_settings("tf32"):
             assert settings() == ("high", True)
             raise ZeroDivisionError
         assert settings() == (before[0], convolutions)

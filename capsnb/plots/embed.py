@@ -42,7 +42,7 @@ def use_style() -> None:
     import matplotlib
 
     matplotlib.rcParams.update(STYLE)
-    if "IPython" not in sys.modules:
+    if not sys.modules.get("IPython"):
         return
     from IPython import get_ipython
 

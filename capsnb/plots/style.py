@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from cycler import cycler
 
+from capsnb.defaults import default_settings
+
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -58,6 +60,8 @@ STYLE: dict[Any, Any] = {
 def in_style(*libraries: str) -> Iterator[None]:
     """Draw in the book's style inside a `with` block, or inside a function that this decorates.
 
+    The style is complete: matplotlib's defaults, `STYLE`, and `default_settings` of PyTorch and NumPy.
+
     Args:
         libraries: imported before the style is set. seaborn needs it: what it finds in matplotlib's `rcParams`
             when it is imported is what `seaborn.reset_orig` restores.
@@ -67,7 +71,9 @@ def in_style(*libraries: str) -> Iterator[None]:
 
     for library in libraries:
         import_module(library)
-    with matplotlib.rc_context(STYLE):
+    with default_settings(), matplotlib.rc_context():
+        matplotlib.rcdefaults()  # or what the caller has set would show wherever STYLE says nothing
+        matplotlib.rcParams.update(STYLE)
         yield
 
 

@@ -62,9 +62,10 @@ class TrainConfig:
         decay: factor of the exponential and step schedules, in (0, 1].
         step_epochs: epochs between the steps of the step schedule, >= 1.
         reconstruction_weight: weight of the summed squared pixel error in the loss, >= 0.
-        precision: "fp32", with PyTorch's own settings; "tf32", float32 whose products and convolutions are rounded to
-            ten bits (on a GPU from Ampere on); "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and
-            the loss are float32 in all of them.
+        precision: "fp32", PyTorch's defaults, whatever the process has set: products in float32's precision, and on a
+            GPU from Ampere on convolutions in TF32, whose factors are rounded to ten bits; "tf32", products in TF32 as
+            well; "bf16"; or "fp16" (on a GPU, with loss scaling). Weights, routing and the loss are float32 in all of
+            them.
         accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
             step takes longer; results agree with those without it up to rounding.

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from capsnb import distributed
 from capsnb.data import ImageData
+from capsnb.defaults import default_settings
 from capsnb.losses import CapsuleLoss, capsule_loss
 from capsnb.models import CapsuleOutput
 from capsnb.progress import progress_bar
@@ -56,8 +57,10 @@ def fit(
     statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
     `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
-    What the run changes for the whole process is put back at its end, also after an error: random numbers, precision,
-    Accelerate's state. What others hold there does not change the run.
+    The run uses `default_settings`, whatever the process has set, and leaves everything as it was at its end, also
+    after an error: random numbers, precision, Accelerate's state. The model itself is left in evaluation mode. The
+    number of threads, deterministic algorithms and the use of cuDNN and oneDNN stay yours; they change results by
+    rounding alone.
 
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
@@ -73,17 +76,18 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names epoch, step and term. The last good checkpoint is kept.
-        ValueError: the model's outputs do not fit the classes; fp16 or tf32 without a GPU that has it; a checkpoint
-            of another run.
+        ValueError: the model's outputs do not fit the classes; its weights cannot be trained; fp16 or tf32 without a
+            GPU that has it; a checkpoint of another run.
     """
     path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
-    gpu = [torch.cuda.current_device()] if torch.cuda.device_count() else []
+    config = config or TrainConfig()
     with (
-        torch.random.fork_rng(gpu),
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+        default_settings(config.precision),
         _own_accelerate_state(),
-        closing(_Trainer(model, data, config or TrainConfig())) as trainer,
+        _layers_kept(model),
     ):
-        return _train(trainer, path, progress, budget)
+        return _train(_Trainer(model, data, config), path, progress, budget)
 
 
 def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) -> History:
@@ -93,12 +97,9 @@ def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) 
     if path is not None:
         history.records = trainer.resume(path)
     steps, done = math.ceil(len(trainer.data.train) / config.batch_size), len(history.records)
-    with (
-        _float32_precision(config.precision),
-        progress_bar(
-            label="training", shown=progress and first, total=config.epochs * steps, initial=done * steps
-        ) as bar,
-    ):
+    with progress_bar(
+        label="training", shown=progress and first, total=config.epochs * steps, initial=done * steps
+    ) as bar:
         for number in range(done + 1, config.epochs + 1):
             begun = time.monotonic()
             late = begun + longest > started + budget
@@ -132,14 +133,13 @@ class _Trainer:
     """A model, its optimizer and its data on the device of this process."""
 
     def __init__(self, model: nn.Module, data: ImageData, config: TrainConfig) -> None:
+        _check_weights(model)
         self.config, self.accelerator = config, _accelerator(config)
         self.identity = checkpoint.identity(model, data, config)  # before anything in it is replaced
         self.data = data.to(self.accelerator.device)
         _check_last_batch(model, len(data.train), config)
-        self.replaced: list[tuple[nn.Module, str, nn.Module]] = []
         if distributed.world_size() > 1:
-            self.replaced = _prepare_for_ddp(model, self.data, self.accelerator)
-        self.own_forward = {name: value for name, value in vars(model).items() if name == "forward"}
+            _prepare_for_ddp(model, self.data, self.accelerator)
         optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.network = self.accelerator.unwrap_model(self.model)
@@ -161,14 +161,6 @@ class _Trainer:
         """Load the checkpoint, if there is one; return the epochs that are finished."""
         saved = distributed.from_rank0(lambda: checkpoint.read(path) if path.exists() else None)
         return [] if saved is None else checkpoint.resume(path, saved, self.identity, **self.parts)
-
-    def close(self) -> None:
-        """Take Accelerate's autocast wrapper off `model.forward`, and put batch norm back."""
-        network: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        vars(network).pop("forward", None)  # Accelerate's, in front of the class's own
-        vars(network).update(self.own_forward)
-        for parent, name, module in self.replaced:
-            setattr(parent, name, module.train(parent.training))
 
     def epoch(self, number: int, bar: Any) -> Epoch:
         """Train on each image once, in this epoch's order, and test."""
@@ -301,13 +293,16 @@ def _own_accelerate_state() -> Iterator[None]:
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     shared = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
-    before = [dict(state) for state in shared]
+    before, threads = [dict(state) for state in shared], torch.get_num_threads()
     variables = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
     try:
         for state in shared:
             state.clear()
-        yield
+        with distributed.launched():
+            yield
     finally:
+        if torch.get_num_threads() != threads:  # Accelerate sets it in processes that were started by hand
+            torch.set_num_threads(threads)
         for state, old in zip(shared, before, strict=True):
             state.clear()
             state.update(old)
@@ -332,6 +327,20 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     )
 
 
+def _check_weights(model: nn.Module) -> None:
+    """Refuse weights that cannot be trained, in other words than PyTorch's in the first step."""
+    for name, weight in model.named_parameters():
+        if weight.is_meta or weight.is_inference():
+            where = "on the meta device" if weight.is_meta else "in torch.inference_mode()"
+            raise ValueError(
+                f"the weight {name!r} was made {where} and cannot be trained: build the model elsewhere"
+            )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(
+            "no weight of the model requires a gradient: call model.requires_grad_() to train it"
+        )
+
+
 def _check_last_batch(model: nn.Module, images: int, config: TrainConfig) -> None:
     """Batch norm of one value per channel is undefined, which PyTorch would say at the end of the first epoch."""
     last = images % config.batch_size or config.batch_size
@@ -346,66 +355,52 @@ def _check_last_batch(model: nn.Module, images: int, config: TrainConfig) -> Non
         )
 
 
-def _prepare_for_ddp(
-    model: nn.Module, data: ImageData, accelerator: Accelerator
-) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient.
+@contextmanager
+def _layers_kept(model: nn.Module) -> Iterator[None]:
+    """Take Accelerate's autocast wrapper off `model.forward` at the end, and put batch norm back."""
+    own_forward = {name: value for name, value in vars(model).items() if name == "forward"}
+    layers = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    try:
+        yield
+    finally:
+        for name in ("forward", "_original_forward"):  # the first stands in front of the class's own
+            vars(model).pop(name, None)
+        vars(model).update(own_forward)
+        for parent, name, child in layers:
+            if getattr(parent, name) is not child:
+                setattr(parent, name, child.train(parent.training))
 
-    Returns:
-        The layers that were replaced: parent, name, the layer that was there.
-    """
+
+def _prepare_for_ddp(model: nn.Module, data: ImageData, accelerator: Accelerator) -> None:
+    """Synchronise batch norm over GPUs (PyTorch cannot over CPUs), and let DDP expect weights without a gradient."""
     from accelerate import DistributedDataParallelKwargs
 
     model.to(accelerator.device)
-    replaced = synchronise_batch_norm(model) if accelerator.device.type == "cuda" else []
+    if accelerator.device.type == "cuda":
+        synchronise_batch_norm(model)
     unused = _has_unused_weights(model, data)
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    return replaced
 
 
-def synchronise_batch_norm(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace batch norm inside a model by `torch.nn.SyncBatchNorm` with the same weights and statistics.
-
-    Returns:
-        What was replaced: parent, name, the layer that was there.
-    """
-    replaced: list[tuple[nn.Module, str, nn.Module]] = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, _NormsBatches) and not isinstance(child, nn.SyncBatchNorm)
-    ]
-    for parent, name, child in replaced:
-        setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-    return replaced
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Replace batch norm inside a model by `torch.nn.SyncBatchNorm` with the same weights and statistics."""
+    for parent in [*model.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, _NormsBatches):
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
 
 
 def _has_unused_weights(model: nn.Module, data: ImageData) -> bool:
     """Whether some weight gets no gradient, as one image shows; DDP would wait for it without end."""
     modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng():
+    try:
         output = model.eval()(data.preprocess.evaluate(data.train.images[:1])[0], data.train.labels[:1])
-    for module, training in modes:
-        module.training = training
+    finally:
+        for module, training in modes:
+            module.training = training
     loss = sum(part.sum() for part in output[1:] if part is not None)
     trained = [p for p in model.parameters() if p.requires_grad]
     return any(g is None for g in torch.autograd.grad(loss, trained, allow_unused=True))
-
-
-@contextmanager
-def _float32_precision(precision: str) -> Iterator[None]:
-    """Let float32 products and convolutions round to TF32 while a run lasts, if that was asked for."""
-    if precision != "tf32":
-        yield
-        return
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
-        yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
@@ -415,8 +410,11 @@ def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     shards of a batch would drop the same units.
     """
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    # A CPU's generator takes the low 32 bits.
-    torch.manual_seed((mixed + distributed.rank() * 2_654_435_769) % 2**63)
+    # A CPU's generator takes the low 32 bits. `torch.manual_seed` would seed devices that `fit` does not reset.
+    own = (mixed + distributed.rank() * 2_654_435_769) % 2**63
+    torch.default_generator.manual_seed(own)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(own)
     return torch.Generator(device).manual_seed(mixed)
 
 
