@@ -34,7 +34,7 @@ from capsnb.models import CapsNet
 from capsnb.profiling import Timings, format_error, peak_bytes, saved_bytes, time_interleaved
 from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
-from capsnb.values import number, whole_numbers
+from capsnb.values import whole_numbers
 
 GAMMA = 0.9
 BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 20)  # the paper's, and its deepest
@@ -186,7 +186,6 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     >>> slope([1, 2, 3], [5.0, 7.0, 9.0])
     2.0
     """
-    x, y = ([number("each number", value) for value in values] for values in (x, y))
     centred = [value - sum(x) / len(x) for value in x]
     square = sum(value**2 for value in centred)
     return sum(a * (b - y[0]) for a, b in zip(centred, y, strict=True)) / square if square else None

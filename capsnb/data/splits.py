@@ -78,17 +78,21 @@ class Split:
         """Return the images and labels at `indices` [M], in that order.
 
         Raises:
-            TypeError: an index that is no whole number; `mask.nonzero()[:, 0]` turns a mask into indices.
-            IndexError: no image has this index.
+            TypeError: an index that is no whole number; `mask.nonzero()[:, 0]` are the indices of a mask.
+            ValueError: no image has this index.
 
         >>> split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3))
         >>> split.subset([2, 0]).labels
         tensor([2, 0])
         """
-        selected = torch.as_tensor(indices, device=self.labels.device)
-        if selected.numel() and (selected.is_floating_point() or selected.dtype == torch.bool):
-            raise TypeError(f"indices must be whole numbers, got {selected.dtype}")
-        selected = selected.to(torch.int64)
+        found = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise TypeError(f"indices must be a row of whole numbers, got {found.dtype} {list(found.shape)}")
+        if found.size and not -len(self) <= found.min() <= found.max() < len(self):
+            raise ValueError(
+                f"indices must be 0 to {len(self) - 1}, got some from {found.min()} to {found.max()}"
+            )
+        selected = torch.as_tensor(found.astype(np.int64), device=self.labels.device)
         return Split(self.images[selected], self.labels[selected])
 
 

@@ -106,9 +106,13 @@ class TrainConfig:
     def learning_rate_at(self, t: float) -> float:
         """The learning rate after `t` epochs, 0 <= t <= epochs: a plain function, so a resumed run needs no state.
 
+        Raises:
+            ValueError: `t` outside its range.
+
         >>> TrainConfig(epochs=4, schedule="step", decay=0.5, learning_rate=1.0).learning_rate_at(2.5)
         0.5
         """
+        t = number("t", t, at_least=0, at_most=self.epochs)
         done = t / self.epochs
         factor = {
             "constant": lambda: 1.0,
