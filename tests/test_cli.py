@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capsnb import Preprocess, TrainConfig, bench, cli
-from capsnb.cli import options, training
+from capsnb import Preprocess, TrainConfig, bench, cli, evaluation
+from capsnb.cli import doctor, options, training
 from capsnb.evaluation import evaluation_of_scores
 from capsnb.experiments import RunResult
 from capsnb.models import NETWORKS, build
@@ -440,7 +440,8 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         (("reproduce", "table9"), "unknown study 'table9'"),
         (("reproduce", "table1", "--budget", "8"), "budget is a time such as 90s, 8m or 2h, got '8'"),
         (("reproduce", "table1", "--profile", "tiny"), "unknown profile 'tiny'; choose full or quick"),
-        (("reproduce", "table1", "--blocks", 9), "no run of table1 is left with these options"),
+        (("reproduce", "table1", "--blocks", 9), "blocks must be among 1, 2, 3, 4, 5, 6, 7, 8, got '9'"),
+        (("reproduce", "table1", "--dataset", "cifar10", "--seeds", 0), "seeds must be 1 or more, got 0"),
         (("reproduce", "backbones", "--data", "nowhere", "--seeds", 1), "in the run"),
     ],
 )
@@ -579,3 +580,134 @@ def test_what_a_newer_version_wrote_is_not_called_damaged(monkeypatch, capsys, t
         torch.save(torch.load(path, weights_only=True) | {"format": 3}, path)
     code, _, err = run(monkeypatch, capsys, "evaluate", folder)
     assert code == 2 and f"{part} was written by a newer capsnb (format 3; this one reads up to 2)" in err
+
+
+# A command line of each command that ends at once, since the work itself is left out below.
+COMMANDS = {
+    "train": ("run", "--channels", 4, "--capsule-types", 1),
+    "evaluate": ("trained",),
+    "compare": ("trained",),
+    "data": (),
+    "memory": ("--channels", 4, "--capsule-types", 1, "--batch", 2),
+    "doctor": (),
+    "reproduce": ("table1", "--dataset", "mnist5k", "--profile", "quick"),
+    **{f"bench {what}": () for what in ("routing", "memory", "step", "depth", "gradients", "scaling")},
+}
+VALUES_TO_TRY = ("0", "-1", "nan", "inf", "1e30", "99999999999999999999", "", "../x", "no such word")
+# Which of them an option takes; of the others it says what is wrong.
+ANY = {*VALUES_TO_TRY}
+LARGE = {"1e30", "99999999999999999999"}
+TAKEN = {
+    "seed": {"0"},
+    "pad": {"0"},
+    "rotate": {"0"},
+    "reconstruction_weight": {"0", *LARGE},
+    "learning_rate": LARGE,
+    "weight_std": {"0", *LARGE},
+    "identity": {"0", "-1", *LARGE},
+    "train blocks": {"0"},
+    "memory blocks": {"0"},
+    "root": ANY,
+    "out": ANY - {""},
+    "compare out": ANY,  # the folder "" is the current one
+    "reproduce out": ANY,
+}
+
+
+def every_option(command=None, path=()):
+    """The commands of the program and their options that take a value."""
+    command = typer.main.get_command(cli.app) if command is None else command
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from every_option(below, (*path, name))
+        return
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.is_flag:
+            yield " ".join(path), parameter.name, parameter.opts[0]
+
+
+OPTIONS = list(every_option())
+
+
+class Reached(Exception):
+    """Work would begin."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "trained"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as done:
+        patch.setattr("sys.argv", ["capsnb", "train", str(folder), *map(str, TINY)])
+        cli.main()
+    assert not done.value.code
+    return folder
+
+
+@pytest.fixture
+def no_work(monkeypatch, tmp_path, trained):
+    """An empty folder to work in, and commands that end where their work would begin."""
+    from capsnb.bench import depth, inversion_error, routing_backends, scaling, training_step
+    from capsnb.experiments import comparison_page, registry
+    from capsnb.experiments import run as runs
+
+    def reached(*_, **__):
+        raise Reached
+
+    work = {
+        "train_and_evaluate": runs,
+        "evaluate": evaluation,
+        "save": comparison_page,
+        "ProcessPoolExecutor": registry,
+        "_questions": doctor,
+        "networks": depth._Run,
+        "hidden_layers": inversion_error,
+        "build": routing_backends._Problem,
+        "times": scaling._Run,
+        "build_network": training_step,
+    }
+    for name, place in work.items():
+        monkeypatch.setattr(place, name, reached)
+    loaded = {}
+    load = runs.load_data
+    monkeypatch.setattr(
+        runs, "load_data", lambda name, root, **given: loaded.get(name) or load(name, root, **given)
+    )
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(trained, "trained")
+    return tmp_path / "here"
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
+
+
+def test_every_command_is_tried():
+    assert {command for command, *_ in OPTIONS} <= COMMANDS.keys(), "add the new command to COMMANDS"
+
+
+@pytest.mark.parametrize(("command", "name", "flag"), OPTIONS, ids=[f"{o[0]} {o[2]}" for o in OPTIONS])
+def test_an_option_takes_a_value_or_says_what_is_wrong_before_work(
+    monkeypatch, capsys, no_work, command, name, flag
+):
+    taken = TAKEN.get(f"{command} {name}", TAKEN.get(name, ()))
+    words = ("only", "unknown") if name == "only" else (name, flag.strip("-"))
+    wrong = []
+    for value in VALUES_TO_TRY:
+        shutil.rmtree(no_work / "run", ignore_errors=True)
+        before = files_in(no_work)
+        line = (*command.split(), *COMMANDS[command], flag, value)
+        line = (*line, "--model", "mocapsnet") if name == "gamma" else line
+        try:
+            code, _, err = run(monkeypatch, capsys, *line)
+        except Reached:
+            code, err = 0, capsys.readouterr().err
+        if value in taken:
+            refused = code != 0
+        else:
+            lines = 1 if not err.startswith("Usage:") else err.count("\n")
+            told = any(word in err for word in words) and err.count("\n") == lines
+            refused = code != 2 or not told or "Traceback" in err or files_in(no_work) != before
+        if refused:
+            wrong.append(f"{flag} {value!r}: {code} {err}")
+    assert not wrong, "\n".join(wrong)

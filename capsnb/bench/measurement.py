@@ -167,7 +167,10 @@ def unavailable_backend(device: str) -> str:
     Raises:
         ValueError: another kind of device than a CPU or a GPU, or a GPU that PyTorch does not find.
     """
-    kind = torch.device(device).type
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:  # no device at all
+        kind = ""
     if kind not in UNAVAILABLE:
         raise ValueError(f'device is "{device}"; choose "cpu" or "cuda"')
     if kind == "cuda" and not torch.cuda.is_available():
