@@ -275,7 +275,7 @@ def evaluation_of_scores(
     >>> evaluation_of_scores([0, 1], [[.9, .1], [.8, .2]], ("cat", "dog")).confusion
     [[1, 0], [1, 0]]
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     count, number = len(truth), len(classes)
@@ -335,7 +335,7 @@ def evaluation_of_scores(
         count=count,
         accuracy=float((prediction == truth).mean()),
         per_class=per_class,
-        confusion=confusion_matrix(truth, prediction, labels=range(number)).tolist(),
+        confusion=np.bincount(truth * number + prediction, minlength=number**2).reshape(number, -1).tolist(),
         roc=[
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_type_hints
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capsnb import Preprocess, TrainConfig, bench, cli, evaluation
+from capsnb import Preprocess, TrainConfig, bench, cli, evaluation, plots
 from capsnb.cli import doctor, options, training
 from capsnb.evaluation import evaluation_of_scores
 from capsnb.experiments import RunResult
@@ -522,6 +523,24 @@ def test_a_class_may_be_called_anything(monkeypatch, capsys, pets, name):
     assert code == 0 and name in out, err
     evaluation = RunResult.load(pets.parent / "run").evaluation
     assert set(evaluation.auc) == {name, "dog"} and 0 <= evaluation.macro_auc <= 1
+
+
+@pytest.mark.parametrize("model", [(), ("--model", "alexcapsnet", "--head", "softmax"), ("--routing", "sda")])
+def test_a_folder_of_one_class_is_trained_evaluated_and_compared(monkeypatch, capsys, pets, model):
+    """Nothing can be confused, and there is no ROC curve; nobody warns of what is so."""
+    for part in ("train", "test"):
+        shutil.rmtree(pets / part / "dog")
+    folder, options = pets.parent / "run", ("--epochs", 1, "--capsule-types", 2, "--batch-size", 500, *model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        code, _, err = run(monkeypatch, capsys, "train", folder, "--data", f"folder:{pets}", *options)
+        assert code == 0, err
+        assert run(monkeypatch, capsys, "evaluate", folder)[0] == 0
+        assert run(monkeypatch, capsys, "compare", folder, "--out", pets.parent / "page")[0] == 0
+    found = RunResult.load(folder).evaluation
+    assert (found.accuracy, found.confusion, found.macro_auc, found.count) == (1.0, [[4]], None, 4)
+    with pytest.raises(ValueError, match="has a ROC curve: it holds a single class"):
+        plots.roc(found)
 
 
 @pytest.mark.parametrize(

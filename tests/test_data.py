@@ -173,7 +173,7 @@ def test_a_subset_larger_than_the_data_is_refused(count, error, says):
 
 @pytest.mark.parametrize("indices", [torch.tensor([True, False, True]), [0.5, 1.5], np.array([1.0])])
 def test_a_mask_is_not_taken_for_indices(indices):
-    with pytest.raises(TypeError, match="indices must be a row of whole numbers, got (bool|float64)"):
+    with pytest.raises(TypeError, match=r"indices must be a row of whole numbers, got (bool|float64)"):
         made_split([0, 1, 2]).subset(indices)
 
 
