@@ -7,6 +7,7 @@ each class, `[B, J, E]`. Any backbone can be combined with any head; `capsnb.mod
 from __future__ import annotations
 
 import copy
+import math
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, Literal, cast, get_args
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
+from capsnb.values import sizes, whole_number, whole_numbers
 
 FeatureShape = tuple[int, int, int]  # C', H', W'
 Activation = Literal["sigmoid", "softmax"]
@@ -50,7 +52,8 @@ class AlexBackbone(nn.Sequential):
     def __init__(
         self, in_channels: int = 1, widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256)
     ) -> None:
-        first, second, third, fourth, last = widths
+        first, second, third, fourth, last = whole_numbers("widths", widths, 5)
+        in_channels = whole_number("in_channels", in_channels)
         super().__init__(
             nn.Conv2d(in_channels, first, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2),
             nn.Conv2d(first, second, 5, padding=2), nn.ReLU(),
@@ -79,6 +82,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        channels = whole_number("channels", channels)
         self.branch = nn.Sequential(
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
@@ -108,6 +112,8 @@ class ResNetBackbone(nn.Sequential):
     """
 
     def __init__(self, in_channels: int = 1, channels: int = 32, blocks: int = 3) -> None:
+        in_channels, channels = sizes(in_channels=in_channels, channels=channels)
+        blocks = whole_number("blocks", blocks, at_least=0)
         super().__init__(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
@@ -135,6 +141,7 @@ def torchvision_backbone(name: str, in_channels: int = 3) -> nn.Module:
     """
     import torchvision
 
+    in_channels = whole_number("in_channels", in_channels)
     available = torchvision.models.list_models(module=torchvision.models)
     if name not in available:
         suggestions = get_close_matches(name, available) or available
@@ -144,11 +151,11 @@ def torchvision_backbone(name: str, in_channels: int = 3) -> nn.Module:
     backbone = nn.Sequential(*(module for _, module in before))
     conv_name, conv = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
     if conv.in_channels != in_channels:
-        sizes: dict[str, Any] = {
+        options: dict[str, Any] = {
             option: getattr(conv, option) for option in ("kernel_size", "stride", "padding")
         }
         bias = conv.bias is not None
-        backbone.set_submodule(conv_name, nn.Conv2d(in_channels, conv.out_channels, bias=bias, **sizes))
+        backbone.set_submodule(conv_name, nn.Conv2d(in_channels, conv.out_channels, bias=bias, **options))
     try:
         feature_shape(backbone, (in_channels, 224, 224))
     except (ValueError, NotImplementedError, AssertionError) as error:
@@ -174,7 +181,7 @@ def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Fea
     >>> feature_shape(AlexBackbone(), (1, 28, 28))
     (256, 2, 2)
     """
-    C, H, W = image_shape
+    C, H, W = whole_numbers("image_shape", image_shape, 3)
     meta_backbone = copy.deepcopy(backbone).to("meta").eval()  # computes shapes only
     try:
         shape = tuple(meta_backbone(torch.empty(1, C, H, W, device="meta")).shape[1:])
@@ -233,8 +240,16 @@ class CapsuleHead(nn.Module):
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
-        positions = _output_positions(in_shape, kernel_size, stride)
-        self.primary = PrimaryCapsules(in_shape[0], capsule_types, capsule_dim, kernel_size, stride)
+        capsule_types, capsule_dim, classes, class_dim, kernel_size, stride = sizes(
+            capsule_types=capsule_types,
+            capsule_dim=capsule_dim,
+            classes=classes,
+            class_dim=class_dim,
+            kernel_size=kernel_size,
+            stride=stride,
+        )
+        in_channels, positions = _channels_and_positions(in_shape, kernel_size, stride)
+        self.primary = PrimaryCapsules(in_channels, capsule_types, capsule_dim, kernel_size, stride)
         self.capsules = RoutingCapsules(
             capsule_types * positions,
             capsule_dim,
@@ -291,13 +306,13 @@ class LinearHead(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         self.activation = activation
-        positions = _output_positions(in_shape, kernel_size, stride)
-        self.primary = (
-            nn.Sequential()
-            if channels is None
-            else nn.Sequential(nn.Conv2d(in_shape[0], channels, kernel_size, stride), nn.ReLU())
-        )
-        self.linear = nn.Linear((channels or in_shape[0]) * positions, classes)
+        classes, kernel_size, stride = sizes(classes=classes, kernel_size=kernel_size, stride=stride)
+        width, positions = _channels_and_positions(in_shape, kernel_size, stride)
+        self.primary = nn.Sequential()
+        if channels is not None:
+            in_channels, width = width, whole_number("channels", channels)
+            self.primary.extend([nn.Conv2d(in_channels, width, kernel_size, stride), nn.ReLU()])
+        self.linear = nn.Linear(width * positions, classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute one score for each class."""
@@ -338,26 +353,28 @@ def make_head(
     76042
     """
     if kind == "capsules":
-        sizes: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim, **head_options}
-        return CapsuleHead(in_shape, classes, kernel_size=kernel_size, stride=stride, **sizes)
+        primary: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim}
+        return CapsuleHead(
+            in_shape, classes, kernel_size=kernel_size, stride=stride, **primary, **head_options
+        )
     if kind not in HEADS:
         raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEADS)}")
     if head_options:
         raise ValueError(
             f"{', '.join(head_options)} are arguments of a capsule head; leave them out with head={kind!r}"
         )
-    channels = capsule_types * capsule_dim
+    channels = math.prod(sizes(capsule_types=capsule_types, capsule_dim=capsule_dim))
     return LinearHead(
         in_shape, classes, activation=kind, channels=channels, kernel_size=kernel_size, stride=stride
     )
 
 
-def _output_positions(in_shape: FeatureShape, kernel_size: int, stride: int) -> int:
-    """The number of output positions of a convolution without padding."""
-    _, H, W = in_shape
+def _channels_and_positions(in_shape: FeatureShape, kernel_size: int, stride: int) -> tuple[int, int]:
+    """The number of channels, and of output positions of a convolution without padding."""
+    channels, H, W = whole_numbers("in_shape", in_shape, 3)
     if min(H, W) < kernel_size:
         raise ValueError(
             f"a feature map of {H}x{W} is too small for a {kernel_size}x{kernel_size} convolution; "
             "give larger images, or resize them (Preprocess(resize=...))"
         )
-    return ((H - kernel_size) // stride + 1) * ((W - kernel_size) // stride + 1)
+    return channels, ((H - kernel_size) // stride + 1) * ((W - kernel_size) // stride + 1)

@@ -274,7 +274,7 @@ def evaluation_of_scores(
     [[1, 0], [1, 0]]
     """
     from sklearn import config_context
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     count, number = len(truth), len(classes)
@@ -310,7 +310,6 @@ def evaluation_of_scores(
         precision, recall, f1, support = precision_recall_fscore_support(
             truth, prediction, labels=range(number), zero_division=np.nan
         )
-        confusion = confusion_matrix(truth, prediction, labels=range(number)).tolist()
         curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
     per_class = [
         {
@@ -336,7 +335,7 @@ def evaluation_of_scores(
         count=count,
         accuracy=float((prediction == truth).mean()),
         per_class=per_class,
-        confusion=confusion,
+        confusion=np.bincount(truth * number + prediction, minlength=number**2).reshape(number, -1).tolist(),
         roc=[
             {"class": str(name), "fpr": fpr, "tpr": tpr}
             for name, (fpr, tpr, _) in zip(classes, curves, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from capsnb.values import number, whole_number
+
 EPSILON = 1e-8  # added to a squared length under the square root
 
 
@@ -28,13 +30,17 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
         :math:`|v| \approx |s|^2` for short s.
 
     Raises:
-        TypeError: `s` does not hold floating-point numbers.
+        TypeError: `s` does not hold floating-point numbers, or another argument is no number.
+        ValueError: an axis that `s` does not have, or a negative epsilon.
 
     >>> squash(torch.tensor([3.0, 4.0])).norm()  # 25/26
     tensor(0.9615)
     """
     if not s.is_floating_point():
         raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
+    if dim != -1 or eps != EPSILON:  # the default, in every iteration of every layer, costs nothing
+        dim = whole_number("dim", dim, at_least=-s.ndim, at_most=s.ndim - 1)
+        eps = number("eps", eps, at_least=0)
     vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
     squared = vectors.square().sum(dim, keepdim=True)
     v = squared / (1 + squared) * vectors * torch.rsqrt(squared + eps)

@@ -13,6 +13,7 @@ from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
+from capsnb.values import number, sizes
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
@@ -47,8 +48,11 @@ class PrimaryCapsules(nn.Module):
         self, in_channels: int, capsule_types: int, dim: int, kernel_size: int = 9, stride: int = 2
     ) -> None:
         super().__init__()
-        self.capsule_types, self.dim = capsule_types, dim
-        self.conv = nn.Conv2d(in_channels, capsule_types * dim, kernel_size, stride)
+        in_channels, kernel_size, stride = sizes(
+            in_channels=in_channels, kernel_size=kernel_size, stride=stride
+        )
+        self.capsule_types, self.dim = sizes(capsule_types=capsule_types, dim=dim)
+        self.conv = nn.Conv2d(in_channels, self.capsule_types * self.dim, kernel_size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
@@ -108,8 +112,9 @@ class RoutingCapsules(nn.Module):
         `[B, I, D]` -> `[B, J, E]`.
 
     Raises:
-        ValueError: a size below 1; an unknown routing, backend or `save`; a backend that does not have this routing; or
-            an input of the wrong shape.
+        TypeError: a size that is no whole number.
+        ValueError: a size below 1; a negative `weight_std`; an unknown routing, backend or `save`; a backend that does
+            not have this routing; or an input of the wrong shape.
 
     >>> RoutingCapsules(6, 8, 3, 16)(torch.randn(2, 6, 8)).shape
     torch.Size([2, 3, 16])
@@ -130,16 +135,13 @@ class RoutingCapsules(nn.Module):
         weight_std: float | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "in_capsules": in_capsules,
-            "in_dim": in_dim,
-            "out_capsules": out_capsules,
-            "out_dim": out_dim,
-            "iterations": iterations,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be 1 or more, got {size}")
+        in_capsules, in_dim, out_capsules, out_dim, self.iterations = sizes(
+            in_capsules=in_capsules,
+            in_dim=in_dim,
+            out_capsules=out_capsules,
+            out_dim=out_dim,
+            iterations=iterations,
+        )
         choices = ("routing", routing, ROUTINGS), ("backend", backend, BACKENDS), ("save", save, SAVES)
         for name, value, known in choices:
             if value not in known:
@@ -149,11 +151,12 @@ class RoutingCapsules(nn.Module):
                 f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
                 f"choose one of {', '.join(TILED_BACKENDS)}"
             )
-        self.iterations, self.routing, self.backend, self.save = iterations, routing, backend, save
+        self.routing, self.backend, self.save = routing, backend, save
         self.detach = routing == "rba" if detach is None else detach
-        self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         if weight_std is None:
             weight_std = WEIGHT_STD.get(routing) or default_weight_std(in_capsules, out_capsules, out_dim)
+        weight_std = number("weight_std", weight_std, at_least=0)
+        self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         nn.init.normal_(self.weight, std=weight_std)
         if routing == "sda":
             self.bias = nn.Parameter(torch.full((out_capsules, out_dim), 0.1))
@@ -214,15 +217,19 @@ def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_len
         in_capsules: I.
         out_capsules: J.
         out_dim: E.
-        in_length: typical length :math:`|u|` of an input capsule, in (0, 1).
+        in_length: typical length :math:`|u|` of an input capsule, > 0.
 
     Returns:
         The standard deviation.
 
+    Raises:
+        ValueError: an argument outside its range.
+
     >>> round(default_weight_std(1152, 10, 16), 3)
     0.118
     """
-    return out_capsules / (in_length * math.sqrt(in_capsules * out_dim))
+    I, J, E = sizes(in_capsules=in_capsules, out_capsules=out_capsules, out_dim=out_dim)
+    return J / (number("in_length", in_length, above=0) * math.sqrt(I * E))
 
 
 @torch.no_grad()
@@ -251,4 +258,4 @@ def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
     I, J, E, D = layer.weight.shape
     if (I, D) != (J, E):
         raise ValueError(f"a layer that maps {I} capsules of {D} numbers to {J} of {E} has no identity")
-    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(gain * J)
+    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(number("gain", gain) * J)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from capsnb.models import CapsuleOutput
+from capsnb.values import number
 
 Classification = Literal["margin", "cross_entropy"]
 CLASSIFICATIONS: tuple[str, ...] = get_args(Classification)
@@ -44,7 +45,7 @@ def margin_loss(
         The sum over J, averaged over B; a scalar >= 0.
 
     Raises:
-        ValueError: `lengths` is not `[B, J]`, or `labels` is not `[B]`.
+        ValueError: `lengths` is not `[B, J]`, or `labels` is not `[B]`; a margin outside [0, 1] or a negative weight.
         IndexError: a label outside [0, J) (on the CPU).
 
     >>> import torch
@@ -55,6 +56,10 @@ def margin_loss(
         raise ValueError(
             f"lengths [B, J] and labels [B] are expected, got {tuple(lengths.shape)} and {tuple(labels.shape)}"
         )
+    m_plus, m_minus = (
+        number(name, m, at_least=0, at_most=1) for name, m in (("m_plus", m_plus), ("m_minus", m_minus))
+    )
+    down_weight = number("down_weight", down_weight, at_least=0)
     present = (m_plus - lengths).clamp(min=0).square()
     absent = down_weight * (lengths - m_minus).clamp(min=0).square()
     target_correction = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
@@ -133,11 +138,16 @@ def capsule_loss(
         `.total.backward()`.
 
     Raises:
-        ValueError: as `margin_loss` and `reconstruction_loss`.
+        ValueError: as `margin_loss` and `reconstruction_loss`; a negative weight; an unknown classification loss.
     """
+    weight = number("reconstruction_weight", reconstruction_weight, at_least=0)
+    if classification not in CLASSIFICATIONS:
+        raise ValueError(
+            f"unknown classification {classification!r}; choose one of {', '.join(CLASSIFICATIONS)}"
+        )
     classification_loss = margin_loss if classification == "margin" else cross_entropy
     margin = classification_loss(output.lengths, labels)
     if output.reconstruction is None:
         return CapsuleLoss(margin, margin, margin.new_zeros(()))
     reconstruction = reconstruction_loss(output.reconstruction, images)
-    return CapsuleLoss(margin + reconstruction_weight * reconstruction, margin, reconstruction)
+    return CapsuleLoss(margin + weight * reconstruction, margin, reconstruction)

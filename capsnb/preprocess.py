@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from capsnb.values import plain_fields, whole_number
+from capsnb.values import number, plain_fields, whole_number, whole_numbers
 
 ALL_IMAGES = slice(None)
 MIN_STD = 1e-6  # a smaller standard deviation is rounding error (float32 has a precision of 1.2e-7 near 1)
@@ -54,7 +55,7 @@ class Preprocess:
         whole_number("pad", self.pad, at_least=0)
         for name in ("crop", "resize"):
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), at_least=1)
+                whole_number(name, getattr(self, name))
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate must lie in 0 to 180 degrees (used as +-rotate), not {self.rotate!r}")
 
@@ -65,13 +66,14 @@ class Preprocess:
             image_shape: (C, H, W) of the image before preprocessing.
 
         Raises:
-            ValueError: the crop does not fit into the padded image.
+            ValueError: the crop does not fit into the padded image, or it is no shape.
 
         >>> Preprocess(pad=0, crop=24).output_shape((3, 32, 32))
         (3, 24, 24)
         """
-        height, width = self._crop_size(image_shape[-2], image_shape[-1])
-        return (image_shape[0], self.resize or height, self.resize or width)
+        channels, *sides = whole_numbers("image_shape", image_shape, 3)
+        height, width = self._crop_size(*sides)
+        return (channels, self.resize or height, self.resize or width)
 
     def train(
         self, images: Tensor, generator: torch.Generator, rows: slice = ALL_IMAGES
@@ -205,6 +207,8 @@ def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
     tensor([[2., 4.],
             [1., 3.]])
     """
+    if np.ndim(degrees) == 0:
+        degrees = number("degrees", degrees)
     angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
     corner = torch.zeros_like(angles)
     return _rotate_and_crop(images, angles, corner, corner, images.shape[2], images.shape[3])

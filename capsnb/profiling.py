@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from capsnb._version import __version__
 from capsnb.defaults import default_settings
 from capsnb.progress import progress_bar
+from capsnb.values import sizes, whole_numbers
 
 
 def saved_bytes(function: Callable[[], object], *, ignore: Iterable[Tensor] = ()) -> int:
@@ -216,9 +217,7 @@ def time_interleaved(
     >>> time_interleaved({"sum": lambda: sum(range(9)), "typo": lambda: sun(9)}, rounds=3).errors
     {'typo': "NameError: name 'sun' is not defined"}
     """
-    for name, number in (("rounds", rounds), ("warmup", warmup)):
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
+    rounds, warmup = sizes(rounds=rounds, warmup=warmup)
     synchronise = (
         partial(torch.cuda.synchronize, device) if torch.device(device).type == "cuda" else lambda: None
     )
@@ -303,9 +302,10 @@ def summary(model: nn.Module, image_shape: tuple[int, int, int] | None = None) -
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    shape = image_shape or getattr(model, "image_shape", None)
+    shape = getattr(model, "image_shape", None) if image_shape is None else image_shape
     if shape is None:
         raise ValueError(f"{type(model).__name__} has no image_shape; call summary(model, (C, H, W))")
+    shape = whole_numbers("image_shape", shape, 3)
     shapes: dict[str, tuple[int, ...]] = {}
     names = {module: name for name, module in model.named_modules()}
 

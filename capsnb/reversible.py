@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
+from capsnb.values import number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
 # Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
@@ -160,8 +161,8 @@ class ResidualCapsules(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the output of each layer to its input, `[B, J, E]`."""
-        for number, layer in enumerate(self):
-            x = x + call_layer(number, layer, x)
+        for n, layer in enumerate(self):
+            x = x + call_layer(n, layer, x)
         return x
 
 
@@ -205,14 +206,12 @@ class MomentumCapsules(nn.ModuleList):
 
     def __init__(self, layers: Iterable[nn.Module] = (), gamma: float = 0.9) -> None:
         super().__init__(layers)
-        if gamma == 0:
+        if isinstance(plain(gamma), int | float) and gamma == 0:
             raise ValueError(
                 "gamma must be in (0, 1], got 0: a velocity would not depend on the one before it, which could not be "
                 "recovered then. Use ResidualCapsules, which is this network without momentum"
             )
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be in (0, 1], got {gamma}; the paper's is 0.9")
-        self.gamma = float(gamma)
+        self.gamma = number("gamma", gamma, above=0, at_most=1)
         _check_chain(self)
         self._check_digits()
 
@@ -291,14 +290,14 @@ def _warn_stored(reason: str, instead: str) -> None:
 def _check_chain(layers: Iterable[nn.Module]) -> None:
     """Compare the sizes of capsule layers when the stack is made, not with the first images."""
     known: tuple[int, int] | None = None
-    for number, layer in enumerate(layers):
+    for n, layer in enumerate(layers):
         if not isinstance(layer, RoutingCapsules):
             continue
         I, J, E, D = layer.weight.shape
         if (I, D) != (J, E) or known not in (None, (I, D)):
             before = f", after layers of {known[0]} capsules of {known[1]}" if known else ""
             raise ValueError(
-                f"layer {number} maps {I} capsules of {D} numbers to {J} of {E}{before}; with shortcuts all "
+                f"layer {n} maps {I} capsules of {D} numbers to {J} of {E}{before}; with shortcuts all "
                 "capsules must have one shape: put layers that change it before or behind the stack"
             )
         known = (I, D)

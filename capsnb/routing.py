@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from capsnb.functional import EPSILON, squash
+from capsnb.values import number, whole_number
 
 NEAR_COUPLING = 0.9  # p of SDA: the coupling to an output capsule at half the mean distance
 VARIANCE_FLOOR = 1e-4
@@ -58,7 +59,7 @@ def routing_by_agreement(
     >>> routing_by_agreement(torch.ones(2, 6, 3, 4)).shape
     torch.Size([2, 3, 4])
     """
-    _check_votes(votes, iterations)
+    iterations = _check_votes(votes, iterations)
     history = []
     logits = votes.new_zeros(votes.shape[:3])  # b [B, I, J]
     for r in range(1, iterations + 1):
@@ -144,7 +145,7 @@ def scaled_distance_routing(
     >>> scaled_distance_routing(torch.ones(2, 6, 3, 4), torch.ones(2, 6, 8)).shape
     torch.Size([2, 3, 4])
     """
-    _check_votes(votes, iterations)
+    iterations = _check_votes(votes, iterations)
     B, I, J, E = votes.shape
     if capsules.ndim != 3 or capsules.shape[:2] != (B, I):
         raise ValueError(f"capsules of shape [{B}, {I}, D] are expected, got {tuple(capsules.shape)}")
@@ -270,7 +271,7 @@ def em_routing(
     >>> poses.shape, activations.shape
     (torch.Size([2, 3, 4]), torch.Size([2, 3]))
     """
-    _check_votes(votes, iterations)
+    iterations = _check_votes(votes, iterations)
     B, I, J, _ = votes.shape
     if activations.shape != (B, I):
         raise ValueError(f"activations of shape [{B}, {I}] are expected, got {tuple(activations.shape)}")
@@ -279,8 +280,7 @@ def em_routing(
             f"beta_use and beta_activation of shape [{J}] are expected, got {tuple(beta_use.shape)} and "
             f"{tuple(beta_activation.shape)}"
         )
-    if not inverse_temperature > 0:
-        raise ValueError(f"inverse_temperature must be above 0, got {inverse_temperature}")
+    inverse_temperature = number("inverse_temperature", inverse_temperature, above=0)
     input_dtype, votes, activations = votes.dtype, _at_least_float32(votes), _at_least_float32(activations)
     history = []
     R = votes.new_full((B, I, J), 1 / J)
@@ -324,11 +324,11 @@ def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) ->
     return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
 
 
-def _check_votes(votes: Tensor, iterations: int) -> None:
+def _check_votes(votes: Tensor, iterations: int) -> int:
+    """Return the number of iterations; a `ValueError` for votes of another shape."""
     if votes.ndim != 4:
         raise ValueError(f"votes need the axes [B, I, J, E], got shape {tuple(votes.shape)}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    return whole_number("iterations", iterations)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

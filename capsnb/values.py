@@ -1,15 +1,22 @@
 """Numbers from Python, NumPy and PyTorch alike, turned into Python's own where they come in.
 
-Used by every configuration: what is written into a file later must be a plain number.
+Used by every constructor and configuration: what is written into a file later must be a plain number, and what is no
+such number, or outside its range, is refused before work begins.
 """
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
+
+LARGEST = 2**31 - 1  # of a size: libraries and kernels count with 32 bits
+LARGEST_SEED = 2**32 - 1  # NumPy's
 
 
 def plain(value: Any) -> Any:
@@ -25,20 +32,87 @@ def plain(value: Any) -> Any:
     return value
 
 
-def whole_number(name: str, value: Any, *, at_least: int) -> int:
+def whole_number(name: str, value: Any, *, at_least: int = 1, at_most: int = LARGEST) -> int:
     """Return a whole number, or say what it should have been.
 
     Raises:
         TypeError: it is no whole number.
-        ValueError: it is too small.
+        ValueError: it is too small or too large.
 
-    >>> whole_number("epochs", np.int64(3), at_least=1)
+    >>> whole_number("epochs", np.int64(3))
     3
     """
-    number: int = _typed(name, value, {int})
-    if number < at_least:
-        raise ValueError(f"{name} must be {at_least} or more, got {number}")
-    return number
+    found: int = _typed(name, value, {int})
+    if found < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, got {found}")
+    if found > at_most:
+        raise ValueError(f"{name} must be {at_most} or less, got {found}")
+    return found
+
+
+def sizes(**given: Any) -> list[int]:
+    """Return whole numbers of at least one, each given with its name.
+
+    >>> sizes(classes=np.int64(10), blocks=3.0)
+    [10, 3]
+    """
+    return [whole_number(name, value) for name, value in given.items()]
+
+
+def whole_numbers(name: str, values: Any, count: int | None = None) -> tuple[Any, ...]:
+    """Return whole numbers of at least one from a tuple, a list, an array or a tensor.
+
+    Args:
+        name: what an error calls them.
+        values: the numbers.
+        count: how many are expected; None for any number of them.
+
+    Raises:
+        TypeError: it is no sequence, or one of them is no whole number.
+        ValueError: another count, or one of them is too small or too large.
+
+    >>> whole_numbers("image_shape", np.array([1, 28, 28]), 3)
+    (1, 28, 28)
+    """
+    several = "whole numbers" if count is None else f"{count} whole numbers"
+    if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be {several}, got {_shown(values)}")
+    found = tuple(whole_number(f"each number of {name}", value) for value in values)
+    if count not in (None, len(found)):
+        raise ValueError(f"{name} must be {several}, got {_shown(values)}")
+    return found
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return a finite number inside a range, or say what it should have been.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite, or outside its range.
+
+    >>> number("gamma", np.float32(0.5), above=0, at_most=1)
+    0.5
+    """
+    found: float = _typed(name, value, {float})
+    if not (above < found < below and at_least <= found <= at_most):
+        low, high = max(above, at_least), min(below, at_most)
+        if high < math.inf:
+            ends = "[" if at_least > above else "(", "]" if at_most < below else ")"
+            wanted = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        else:
+            wanted = (
+                "finite" if low == -math.inf else f"above {low:g}" if above == low else f"{low:g} or more"
+            )
+        raise ValueError(f"{name} must be {wanted}, got {plain(value)}")
+    return found
 
 
 def plain_fields(configuration: Any) -> None:
@@ -66,7 +140,11 @@ def _typed(name: str, value: Any, kinds: set[Any]) -> Any:
         fits = not kinds & {int, float, bool} or (number is None and type(None) in kinds)
     if not fits:
         wanted = {int: "a whole number", float: "a number", bool: "True or False", type(None): "None"}
-        raise TypeError(
-            f"{name} must be {' or '.join(text for kind, text in wanted.items() if kind in kinds)}, got {value!r}"
-        )
+        expected = " or ".join(text for kind, text in wanted.items() if kind in kinds)
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
     return number
+
+
+def _shown(value: Any) -> str:
+    """Return what a value is, in one line."""
+    return textwrap.shorten(repr(value), 80)

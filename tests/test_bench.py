@@ -601,10 +601,10 @@ def test_scaling_compares_images_per_second_and_process():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 1}, "got count=1, .* 2 processes or more"),
-        ({"batch": 3}, "batch=3; .* a multiple of count"),
-        ({"batch": 0}, "batch=0"),
-        ({"rounds": 0}, "rounds=0"),
+        ({"count": 1}, "count must be 2 or more, got 1"),
+        ({"batch": 3}, "batch must be a multiple of count=2, got 3"),
+        ({"batch": 0}, "batch must be 1 or more, got 0"),
+        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
         ({"device": "cuda"}, 'device is "cuda"; scaling is measured on "cpu"'),
         ({"only": ["apart"]}, "unknown variant 'apart'; choose from: one process; independent processes"),
         ({"cases": ["SVHN"]}, "unknown case 'SVHN'; choose from: MNIST; CIFAR-10"),

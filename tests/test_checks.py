@@ -36,23 +36,38 @@ def test_right_answers_are_accepted(check, answer):
     assert verdict.message
 
 
-NUMBERS = [(check, answer) for check, answer in RIGHT if type(answer) in (int, float)]
-FORMS = [np.float64, np.float32, np.array, lambda answer: np.array([answer]), torch.tensor]
+def one_in_a_row(answer):
+    return np.array([answer])
+
+
+FORMS = [np.float64, np.float32, np.array, one_in_a_row, torch.tensor]
+
+
+def in_form(answer, form):
+    """An answer with its numbers in another form, and its tensors as arrays."""
+    if type(answer) in (int, float):
+        return form(answer)
+    if isinstance(answer, tuple | list):
+        return type(answer)(in_form(part, np.array if form is one_in_a_row else form) for part in answer)
+    if isinstance(answer, dict):
+        return {key: in_form(part, form) for key, part in answer.items()}
+    return answer.numpy() if isinstance(answer, torch.Tensor) and not answer.requires_grad else answer
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["float64", "float32", "0-d array", "array of one", "tensor"])
-@pytest.mark.parametrize(("check", "answer"), NUMBERS, ids=name)
-def test_a_right_number_may_come_from_numpy_or_pytorch(check, answer, form):
-    assert check(form(answer)).right is True
+@pytest.mark.parametrize(("check", "answer"), RIGHT, ids=name)
+def test_a_right_answer_may_hold_or_return_any_library_s_numbers(check, answer, form):
+    def returning(*arguments, **named):
+        return in_form(answer(*arguments, **named), form)
+
+    verdict = check(returning if callable(answer) else in_form(answer, form))
+    assert verdict.right is True, verdict
 
 
-@pytest.mark.parametrize(("check", "answer"), [case for case in RIGHT if callable(case[1])], ids=name)
-def test_a_right_function_may_return_arrays(check, answer):
-    def in_numpy(*arguments, **named):
-        result = answer(*arguments, **named)
-        return result.numpy() if isinstance(result, torch.Tensor) and not result.requires_grad else result
-
-    assert check(in_numpy).right is True
+@pytest.mark.parametrize(("check", "answer"), [case for case in RIGHT if type(case[1]) is tuple], ids=name)
+def test_several_right_numbers_may_be_a_list_or_an_array(check, answer):
+    for form in (list, np.array, torch.tensor):
+        assert check(form(answer)).right is True, form
 
 
 @pytest.mark.parametrize(("check", "answer", "reason"), WRONG, ids=name)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_type_hints
 
@@ -17,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capsnb import CapsNet, Preprocess, TrainConfig, bench, cli
-from capsnb.cli import options, training
+from capsnb import CapsNet, Preprocess, TrainConfig, bench, cli, evaluation, plots
+from capsnb.cli import doctor, options, training
 from capsnb.evaluation import evaluation_of_scores
 from capsnb.experiments import RunResult
 from capsnb.models import NETWORKS, build
@@ -459,7 +460,8 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         (("reproduce", "table9"), "unknown study 'table9'"),
         (("reproduce", "table1", "--budget", "8"), "budget is a time such as 90s, 8m or 2h, got '8'"),
         (("reproduce", "table1", "--profile", "tiny"), "unknown profile 'tiny'; choose full or quick"),
-        (("reproduce", "table1", "--blocks", 9), "no run of table1 is left with these options"),
+        (("reproduce", "table1", "--blocks", 9), "blocks must be among 1, 2, 3, 4, 5, 6, 7, 8, got '9'"),
+        (("reproduce", "table1", "--dataset", "cifar10", "--seeds", 0), "seeds must be 1 or more, got 0"),
         (("reproduce", "backbones", "--data", "nowhere", "--seeds", 1), "in the run"),
     ],
 )
@@ -591,6 +593,24 @@ def test_a_network_that_does_not_fit_is_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("model", [(), ("--model", "alexcapsnet", "--head", "softmax"), ("--routing", "sda")])
+def test_a_folder_of_one_class_is_trained_evaluated_and_compared(monkeypatch, capsys, pets, model):
+    """Nothing can be confused, and there is no ROC curve; nobody warns of what is so."""
+    for part in ("train", "test"):
+        shutil.rmtree(pets / part / "dog")
+    folder, options = pets.parent / "run", ("--epochs", 1, "--capsule-types", 2, "--batch-size", 500, *model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        code, _, err = run(monkeypatch, capsys, "train", folder, "--data", f"folder:{pets}", *options)
+        assert code == 0, err
+        assert run(monkeypatch, capsys, "evaluate", folder)[0] == 0
+        assert run(monkeypatch, capsys, "compare", folder, "--out", pets.parent / "page")[0] == 0
+    found = RunResult.load(folder).evaluation
+    assert (found.accuracy, found.confusion, found.macro_auc, found.count) == (1.0, [[4]], None, 4)
+    with pytest.raises(ValueError, match="has a ROC curve: it holds a single class"):
+        plots.roc(found)
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
@@ -644,3 +664,134 @@ def test_what_a_newer_version_wrote_is_not_called_damaged(monkeypatch, capsys, t
         torch.save(torch.load(path, weights_only=True) | {"format": 99}, path)
     code, _, err = run(monkeypatch, capsys, "evaluate", folder)
     assert code == 2 and f"{part} was written by a newer capsnb (format 99; this one reads up to 3)" in err
+
+
+# A command line of each command that ends at once, since the work itself is left out below.
+COMMANDS = {
+    "train": ("run", "--channels", 4, "--capsule-types", 1),
+    "evaluate": ("trained",),
+    "compare": ("trained",),
+    "data": (),
+    "memory": ("--channels", 4, "--capsule-types", 1, "--batch", 2),
+    "doctor": (),
+    "reproduce": ("table1", "--dataset", "mnist5k", "--profile", "quick"),
+    **{f"bench {what}": () for what in ("routing", "memory", "step", "depth", "gradients", "scaling")},
+}
+VALUES_TO_TRY = ("0", "-1", "nan", "inf", "1e30", "99999999999999999999", "", "../x", "no such word")
+# Which of them an option takes; of the others it says what is wrong.
+ANY = {*VALUES_TO_TRY}
+LARGE = {"1e30", "99999999999999999999"}
+TAKEN = {
+    "seed": {"0"},
+    "pad": {"0"},
+    "rotate": {"0"},
+    "reconstruction_weight": {"0", *LARGE},
+    "learning_rate": LARGE,
+    "weight_std": {"0", *LARGE},
+    "identity": {"0", "-1", *LARGE},
+    "train blocks": {"0"},
+    "memory blocks": {"0"},
+    "root": ANY,
+    "out": ANY - {""},
+    "compare out": ANY,  # the folder "" is the current one
+    "reproduce out": ANY,
+}
+
+
+def every_option(command=None, path=()):
+    """The commands of the program and their options that take a value."""
+    command = typer.main.get_command(cli.app) if command is None else command
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from every_option(below, (*path, name))
+        return
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.is_flag:
+            yield " ".join(path), parameter.name, parameter.opts[0]
+
+
+OPTIONS = list(every_option())
+
+
+class Reached(Exception):
+    """Work would begin."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "trained"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as done:
+        patch.setattr("sys.argv", ["capsnb", "train", str(folder), *map(str, TINY)])
+        cli.main()
+    assert not done.value.code
+    return folder
+
+
+@pytest.fixture
+def no_work(monkeypatch, tmp_path, trained):
+    """An empty folder to work in, and commands that end where their work would begin."""
+    from capsnb.bench import depth, inversion_error, routing_backends, scaling, training_step
+    from capsnb.experiments import comparison_page, registry
+    from capsnb.experiments import run as runs
+
+    def reached(*_, **__):
+        raise Reached
+
+    work = {
+        "train_and_evaluate": runs,
+        "evaluate": evaluation,
+        "save": comparison_page,
+        "ProcessPoolExecutor": registry,
+        "_questions": doctor,
+        "networks": depth._Run,
+        "hidden_layers": inversion_error,
+        "build": routing_backends._Problem,
+        "times": scaling._Run,
+        "build_network": training_step,
+    }
+    for name, place in work.items():
+        monkeypatch.setattr(place, name, reached)
+    loaded = {}
+    load = runs.load_data
+    monkeypatch.setattr(
+        runs, "load_data", lambda name, root, **given: loaded.get(name) or load(name, root, **given)
+    )
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(trained, "trained")
+    return tmp_path / "here"
+
+
+def files_in(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*") if path.is_file()}
+
+
+def test_every_command_is_tried():
+    assert {command for command, *_ in OPTIONS} <= COMMANDS.keys(), "add the new command to COMMANDS"
+
+
+@pytest.mark.parametrize(("command", "name", "flag"), OPTIONS, ids=[f"{o[0]} {o[2]}" for o in OPTIONS])
+def test_an_option_takes_a_value_or_says_what_is_wrong_before_work(
+    monkeypatch, capsys, no_work, command, name, flag
+):
+    taken = TAKEN.get(f"{command} {name}", TAKEN.get(name, ()))
+    words = ("only", "unknown") if name == "only" else (name, flag.strip("-"))
+    wrong = []
+    for value in VALUES_TO_TRY:
+        shutil.rmtree(no_work / "run", ignore_errors=True)
+        before = files_in(no_work)
+        line = (*command.split(), *COMMANDS[command], flag, value)
+        line = (*line, "--model", "mocapsnet") if name == "gamma" else line
+        try:
+            code, _, err = run(monkeypatch, capsys, *line)
+        except Reached:
+            code, err = 0, capsys.readouterr().err
+        if value in taken:
+            refused = code != 0
+        else:
+            lines = 1 if not err.startswith("Usage:") else err.count("\n")
+            told = any(word in err for word in words) and err.count("\n") == lines
+            refused = code != 2 or not told or "Traceback" in err or files_in(no_work) != before
+        if refused:
+            wrong.append(f"{flag} {value!r}: {code} {err}")
+    assert not wrong, "\n".join(wrong)

@@ -157,10 +157,24 @@ def test_subsets_are_named_shuffled_and_differ_by_seed():
     assert not torch.equal(small.train.images, data.subset(train=100, seed=1).train.images)
 
 
-@pytest.mark.parametrize("count", [0, -1, 4001, 10.5])
-def test_a_subset_larger_than_the_data_is_refused(count):
-    with pytest.raises(ValueError, match=f"train={count}: .* mnist5k has 4000 images; .*1 to 4000"):
+@pytest.mark.parametrize(
+    ("count", "error", "says"),
+    [
+        (0, ValueError, "1 or more, got 0"),
+        (-1, ValueError, "1 or more, got -1"),
+        (4001, ValueError, "4000 or less, got 4001"),
+        (10.5, TypeError, "a whole number, got 10.5"),
+    ],
+)
+def test_a_subset_larger_than_the_data_is_refused(count, error, says):
+    with pytest.raises(error, match=f"^train images of mnist5k must be {says}"):
         load_data().subset(train=count)
+
+
+@pytest.mark.parametrize("indices", [torch.tensor([True, False, True]), [0.5, 1.5], np.array([1.0])])
+def test_a_mask_is_not_taken_for_indices(indices):
+    with pytest.raises(TypeError, match=r"indices must be a row of whole numbers, got (bool|float64)"):
+        made_split([0, 1, 2]).subset(indices)
 
 
 @pytest.mark.parametrize(

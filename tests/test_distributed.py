@@ -24,6 +24,7 @@ from capsnb import (
     MoCapsNet,
     MomentumCapsules,
     RoutingCapsules,
+    Split,
     TrainConfig,
     cli,
     distributed,
@@ -93,8 +94,18 @@ class Breaking(nn.Module):
         return x
 
 
-def digits(train: int = 31) -> ImageData:
-    return load_data("mnist5k").subset(train=train, test=50).with_preprocess(rotate=10.0)
+def digits(train: int = 31, test: int = 50) -> ImageData:
+    return load_data("mnist5k").subset(train=train, test=test).with_preprocess(rotate=10.0)
+
+
+def threes() -> ImageData:
+    """Five images of a single class for training, and one for the test."""
+    data = load_data("mnist5k")
+    images = data.train.images[data.train.labels == 3]
+    train, test = (
+        Split(some, torch.zeros(len(some), dtype=torch.long)) for some in (images[:5], images[5:6])
+    )
+    return ImageData("threes", ("three",), train, test)
 
 
 def built(kind: str, *between: nn.Module) -> nn.Module:
@@ -105,25 +116,27 @@ def built(kind: str, *between: nn.Module) -> nn.Module:
         return CapsNet(**{**SMALL, "decoder": (16,)})
     if kind == "momentum":  # small layers would be computed by the definition
         return Exact(MoCapsNet(blocks=1, hidden_capsules=4, backend="fused", **SMALL))
-    model = Exact(CapsNet(**SMALL))
+    model = Exact(CapsNet(**SMALL, classes=1 if kind == "one class" else 10))
     if kind == "idle":  # a part that is not trained, and one that does nothing
         model.model.conv.requires_grad_(False)
         model.extra = nn.Linear(2, 2)
     return model
 
 
-def trained(kind: str, config: TrainConfig, *between: nn.Module, train: int = 31) -> dict:
+def trained(
+    kind: str, config: TrainConfig, *between: nn.Module, train: int = 31, data: ImageData | None = None
+) -> dict:
     """What a run leaves: history, weights before and after."""
     model = built(kind, *between)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    history = fit(model, digits(train), config, progress=False)
+    history = fit(model, digits(train) if data is None else data, config, progress=False)
     return {"history": history.to_json(), "before": before, "after": model.state_dict()}
 
 
-def evaluated(batch_size: int) -> str:
+def evaluated(batch_size: int, test: int = 50) -> str:
     torch.manual_seed(1)
     model = CapsNet(**{**SMALL, "decoder": (16,)})
-    return json.dumps(dataclasses.asdict(evaluate(model, digits(), batch_size=batch_size)))
+    return json.dumps(dataclasses.asdict(evaluate(model, digits(test=test), batch_size=batch_size)))
 
 
 def said(between: nn.Module) -> str:
@@ -199,6 +212,7 @@ def capsule_layers() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return {name: (layer.double(), torch.randn(8, 6, 4, dtype=torch.float64)) for name, layer in made.items()}
 
 
+EVALUATED = (7, 50), (50, 50), (50, 1)  # batch size and images: 8 batches, and one, which one process has
 ACCUMULATE = dataclasses.replace(RUN, epochs=1, accumulate=4)
 SCENARIOS = {
     "one step": lambda: trained("exact", STEP),
@@ -208,6 +222,11 @@ SCENARIOS = {
     "idle": lambda: trained("idle", RUN),
     "float32 with decoder": lambda: trained("drawing", dataclasses.replace(STEP, batch_size=9)),
     "bf16": lambda: trained("drawing", dataclasses.replace(STEP, precision="bf16")),
+    "one image": lambda: trained("exact", STEP, data=digits(1, 1)),
+    "batches of one image": lambda: trained("exact", dataclasses.replace(STEP, batch_size=1), train=3),
+    "a batch larger than the data": lambda: trained("exact", dataclasses.replace(STEP, batch_size=1000)),
+    "one class": lambda: trained("one class", RUN, data=threes()),
+    "one image, momentum": lambda: trained("momentum", ACCUMULATE, data=digits(1, 1)),
     "adam": lambda: trained("exact", dataclasses.replace(RUN, optimizer="adam", learning_rate=1e-3)),
 }
 
@@ -218,7 +237,7 @@ def main(folder: Path) -> None:
     found = {name: scenario() for name, scenario in SCENARIOS.items()}
     distributed.init()
     found["layers"] = {name: gradients(*given, whole=False) for name, given in capsule_layers().items()}
-    found["evaluated"] = [evaluated(batch_size) for batch_size in (7, 50)]
+    found["evaluated"] = [evaluated(*sizes) for sizes in EVALUATED]
     found["nan"] = said(Breaking(lambda x: x * float("nan")))
     found["synchronisations"] = synchronisations(ACCUMULATE)
     noting = Noting()
@@ -400,8 +419,8 @@ def test_batch_norm_counts_over_all_gpus(device, monkeypatch):
 
 
 def test_evaluation_is_to_the_last_bit_that_of_one_process(two):
-    """Eight batches, the last one smaller, and one batch, of which the second process has none."""
-    expected = [evaluated(batch_size) for batch_size in (7, 50)]
+    """Eight batches, the last one smaller; one batch, and one image, of which the second process has none."""
+    expected = [evaluated(*sizes) for sizes in EVALUATED]
     assert two[0]["evaluated"] == two[1]["evaluated"] == expected
 
 

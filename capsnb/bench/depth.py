@@ -20,11 +20,11 @@ from capsnb.bench.measurement import (
     TIMING_COLUMNS,
     Bench,
     Columns,
-    check_positive,
     empty_line,
     quartiles,
     select,
     unavailable_backend,
+    whole_settings,
 )
 from capsnb.bench.routing_backends import LAYER_SIZES, SAVED
 from capsnb.bench.training_step import STEP_PEAK, make_step, random_batch
@@ -34,6 +34,7 @@ from capsnb.models import CapsNet
 from capsnb.profiling import Timings, format_error, peak_bytes, saved_bytes, time_interleaved
 from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
+from capsnb.values import whole_numbers
 
 GAMMA = 0.9
 BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 20)  # the paper's, and its deepest
@@ -164,8 +165,10 @@ def measure_depth(
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
     unavailable_backend(device)
-    depths = sorted(set(blocks))
-    check_positive(batch=batch, rounds=rounds, blocks=min(depths, default=0))
+    depths = sorted(set(whole_numbers("blocks", blocks)))
+    image_shape = whole_numbers("image_shape", image_shape, 3)
+    settings = whole_settings(blocks=len(depths), batch=batch, rounds=rounds, seed=seed)
+    _, batch, rounds, seed = settings.values()
     run = _Run(select(only, NAMES, "name"), depths, image_shape, batch, rounds, device, seed, progress)
     lines = []
     for case in select(cases, ("network", "stack"), "case"):
@@ -173,14 +176,8 @@ def measure_depth(
         names = dict.fromkeys(line["name"] for line in measured)
         lines += measured + [_slopes(case, name, measured) for name in names]
     _write_ratios(lines)
-    settings = {
-        "batch": batch,
-        "blocks": depths,
-        "image_shape": list(image_shape),
-        "rounds": rounds,
-        "seed": seed,
-    }
-    return Bench.from_lines("depth", DEPTH_COLUMNS, lines, device, **settings, gamma=GAMMA)
+    lists = {"blocks": depths, "image_shape": list(image_shape)}
+    return Bench.from_lines("depth", DEPTH_COLUMNS, lines, device, **settings | lists, gamma=GAMMA)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -189,7 +186,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     >>> slope([1, 2, 3], [5.0, 7.0, 9.0])
     2.0
     """
-    centred = [value - sum(x) / len(x) for value in x] if x else []
+    centred = [value - sum(x) / len(x) for value in x]
     square = sum(value**2 for value in centred)
     return sum(a * (b - y[0]) for a, b in zip(centred, y, strict=True)) / square if square else None
 

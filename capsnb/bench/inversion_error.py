@@ -15,15 +15,16 @@ from capsnb.bench.depth import Stack, hidden_layers, momentumnet
 from capsnb.bench.measurement import (
     Bench,
     Columns,
-    check_positive,
     empty_line,
     relative_error,
     select,
     unavailable_backend,
+    whole_settings,
 )
 from capsnb.profiling import format_error
 from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules
+from capsnb.values import number, whole_number
 
 WEIGHT_SCALES = {"default weights": 1.0, "weights times 0.1": 0.1}
 SWEEPS = (*((n, 0.9) for n in (2, 4, 8, 16, 32, 40)), *((16, gamma) for gamma in (0.5, 0.7, 0.99)))
@@ -139,8 +140,11 @@ def measure_gradients(
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
     unavailable_backend(device)
-    names, pairs = select(only, INVERSION_VARIANTS, "name"), list(sweeps)
-    check_positive(batch=batch, layers=min((n for n, _ in pairs), default=0))
+    settings = whole_settings(batch=batch, seed=seed)
+    batch, seed = settings.values()
+    names = select(only, INVERSION_VARIANTS, "name")
+    pairs = [(whole_number("layers", n), number("gamma", g, above=0, at_most=1)) for n, g in sweeps]
+    whole_number("sweeps", len(pairs))
     lines = []
     for case in select(cases, WEIGHT_SCALES, "case"):
         for n, gamma in progress_bar(pairs, case, shown=progress):
@@ -152,8 +156,7 @@ def measure_gradients(
                     line |= _errors(variant, n, gamma, scale, batch, device, seed)
                 except Exception as error:  # not installed, or a gamma that is refused
                     line["failure"] = format_error(error)
-    settings = {"batch": batch, "seed": seed, "dtype": "both"}
-    return Bench.from_lines("gradients", GRADIENT_COLUMNS, lines, device, **settings)
+    return Bench.from_lines("gradients", GRADIENT_COLUMNS, lines, device, **settings, dtype="both")
 
 
 def _errors(

@@ -16,6 +16,7 @@ from torch import Tensor
 from capsnb.files import NewerFormatError, from_json, results, to_json, write_atomically
 from capsnb.profiling import Timing, command, hardware, versions
 from capsnb.tables import markdown
+from capsnb.values import LARGEST_SEED, whole_number
 
 Columns = dict[str, tuple[str, str]]  # name of a figure -> its unit and meaning
 UNAVAILABLE = {"cpu": "triton", "cuda": "native"}  # kind of device -> the backend that it does not have
@@ -150,6 +151,8 @@ def format_value(value: float | str | None, unit: str) -> str:
     """
     if value is None or isinstance(value, str):
         return value or "–"
+    if not math.isfinite(value):
+        return str(value)
     if unit == "1":
         return f"{value:.1e}"
     if unit == "":
@@ -165,7 +168,10 @@ def unavailable_backend(device: str) -> str:
     Raises:
         ValueError: another kind of device than a CPU or a GPU, or a GPU that PyTorch does not find.
     """
-    kind = torch.device(device).type
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:  # no device at all
+        kind = ""
     if kind not in UNAVAILABLE:
         raise ValueError(f'device is "{device}"; choose "cpu" or "cuda"')
     if kind == "cuda" and not torch.cuda.is_available():
@@ -188,11 +194,15 @@ def select(
     return wanted or [name for name in known if name not in exclude]
 
 
-def check_positive(**numbers: int) -> None:
-    """Raise a `ValueError` for a number below 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
+def whole_settings(seed: int, **others: int) -> dict[str, int]:
+    """The settings of a measurement that are whole numbers: a seed of 0 or more, the others of 1 or more.
+
+    Raises:
+        TypeError: no whole number.
+        ValueError: a number outside its range.
+    """
+    checked = {name: whole_number(name, value) for name, value in others.items()}
+    return checked | {"seed": whole_number("seed", seed, at_least=0, at_most=LARGEST_SEED)}
 
 
 def empty_line(columns: Columns, case: str, name: str, failure: str | None = None) -> dict[str, Any]:

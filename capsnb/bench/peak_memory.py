@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capsnb.bench.measurement import check_positive
 from capsnb.losses import capsule_loss
 from capsnb.profiling import peak_bytes
 from capsnb.tables import markdown
 from capsnb.training import OPTIMIZERS
+from capsnb.values import whole_number
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # private: imported only when it is needed
 
-    check_positive(batch=batch)
+    batch = whole_number("batch", batch)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # without memory, whatever its size
         model: Any = network()
     fakes: dict[int, Tensor] = {}  # by tensor: weights that modules share stay shared
@@ -143,7 +143,7 @@ def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -
     Raises:
         ValueError: a batch below 1.
     """
-    check_positive(batch=batch)
+    batch = whole_number("batch", batch)
     model: Any = network().to(device)
     images = torch.rand(batch, *model.image_shape, device=device)
     labels = torch.arange(batch, device=device) % len(model(images[:1]).lengths[0])

@@ -17,13 +17,13 @@ from capsnb.bench.measurement import (
     TIMING_COLUMNS,
     Bench,
     Columns,
-    check_positive,
     empty_line,
     median_ratio,
     quartiles,
     relative_error,
     select,
     unavailable_backend,
+    whole_settings,
 )
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, Backend
@@ -146,6 +146,8 @@ def measure_routing(
     Raises:
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
+    settings = whole_settings(batch=batch, iterations=iterations, rounds=rounds, seed=seed)
+    batch, iterations, rounds, seed = settings.values()
     excluded = ("checkpoint", unavailable_backend(device))
     names = select(only, IMPLEMENTATIONS, "implementation", exclude=excluded)
     lines = []
@@ -161,7 +163,6 @@ def measure_routing(
             if name in timings:
                 line |= quartiles(timings[name]) | {"times_auto": median_ratio(timings, name, "auto")}
                 line |= problem.work_and_errors(routes[name], exact)
-    settings = {"batch": batch, "iterations": iterations, "rounds": rounds, "seed": seed}
     return Bench.from_lines("routing", ROUTING_COLUMNS, lines, device, **settings)
 
 
@@ -192,6 +193,8 @@ def measure_memory(
     Raises:
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
+    settings = whole_settings(batch=batch, iterations=iterations, seed=seed)
+    batch, iterations, seed = settings.values()
     names = select(only, IMPLEMENTATIONS, "implementation", exclude=(unavailable_backend(device),))
     lines = []
     for case in select(cases, LAYER_SIZES, "case"):
@@ -204,7 +207,6 @@ def measure_memory(
                     line |= problem.memory(routes[name])
                 except Exception as error:  # as in `time_interleaved`: no compiler, too little memory
                     line["failure"] = format_error(error)
-    settings = {"batch": batch, "iterations": iterations, "seed": seed}
     return Bench.from_lines("memory", MEMORY_COLUMNS, lines, device, **settings)
 
 
@@ -212,7 +214,6 @@ class _Problem:
     """Weights, three sets of inputs and the gradient of the outputs, for one size of layer."""
 
     def __init__(self, sizes: tuple[int, int, int, int], batch: int, device: str, seed: int) -> None:
-        check_positive(batch=batch)
         I, D, J, E = sizes
         normal = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
         # Drawn on the CPU: the same numbers on every device.

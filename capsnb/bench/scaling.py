@@ -13,11 +13,20 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from capsnb.bench.measurement import TIMING_COLUMNS, Bench, Columns, empty_line, quartiles, select
+from capsnb.bench.measurement import (
+    TIMING_COLUMNS,
+    Bench,
+    Columns,
+    empty_line,
+    quartiles,
+    select,
+    whole_settings,
+)
 from capsnb.bench.training_step import STEP_NETWORKS, build_network, make_step
 from capsnb.distributed import all_gather
 from capsnb.profiling import Timing
 from capsnb.progress import progress_bar
+from capsnb.values import whole_number
 
 ONE = "one process"
 INDEPENDENT = "independent processes"
@@ -70,11 +79,12 @@ def measure_scaling(
     """
     if device != "cpu":
         raise ValueError(f'device is "{device}"; scaling is measured on "cpu"')
-    if count < 2 or rounds < 1 or batch < count or batch % count:
-        raise ValueError(
-            f"got count={count}, rounds={rounds}, batch={batch}; expected are 2 processes or more, 1 round or more, "
-            "and a batch that is a multiple of count"
-        )
+    settings = whole_settings(
+        count=whole_number("count", count, at_least=2), batch=batch, rounds=rounds, seed=seed
+    )
+    count, batch, rounds, seed = settings.values()
+    if batch % count:
+        raise ValueError(f"batch must be a multiple of count={count}, got {batch}")
     names = [ONE, *(name for name in select(only, SCALING_VARIANTS, "variant") if name != ONE)]
     lines = []
     for case in select(cases, STEP_NETWORKS, "case"):
@@ -89,8 +99,7 @@ def measure_scaling(
             line["efficiency"] = (images / (processes * line["median"])) / (batch / one)
             if name in (WEAK, STRONG):
                 line["all_reduced"] = sum(p.nbytes for p in build_network("auto", case, seed).parameters())
-    settings = {"count": count, "batch": batch, "blocks": 1, "rounds": rounds, "seed": seed}
-    return Bench.from_lines("scaling", SCALING_COLUMNS, lines, device, **settings, threads_each=1)
+    return Bench.from_lines("scaling", SCALING_COLUMNS, lines, device, blocks=1, **settings, threads_each=1)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from capsnb.bench.measurement import (
     UNAVAILABLE,
     Bench,
     Columns,
-    check_positive,
     empty_line,
     median_ratio,
     quartiles,
     select,
     unavailable_backend,
+    whole_settings,
 )
 from capsnb.kernels import BACKENDS
 from capsnb.models import BackboneNet, CapsNet
@@ -78,6 +78,8 @@ def measure_step(
         ValueError: an unknown name, a number below 1, or a device that does not exist.
     """
     unavailable_backend(device)
+    settings = whole_settings(batch=batch, rounds=rounds, seed=seed)
+    batch, rounds, seed = settings.values()
     names = select(only, STEP_VARIANTS, "variant", exclude=UNAVAILABLE.values())
     lines = []
     for case in select(cases, STEP_NETWORKS, "case"):
@@ -90,8 +92,7 @@ def measure_step(
                 line |= quartiles(timings[name])
                 line["times_baseline"] = median_ratio(timings, name, BASELINE)
                 line["peak"] = peak_memory.peak_of_step(networks[name], steps[name], device)
-    settings = {"batch": batch, "blocks": 1, "rounds": rounds, "seed": seed}
-    return Bench.from_lines("step", STEP_COLUMNS, lines, device, **settings)
+    return Bench.from_lines("step", STEP_COLUMNS, lines, device, blocks=1, **settings)
 
 
 class _FirstNumbers(nn.Module):
@@ -120,7 +121,6 @@ def random_batch(
     image_shape: tuple[int, int, int], batch: int, device: str | torch.device, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random images, targets of the decoder, and labels; the same numbers on every device."""
-    check_positive(batch=batch)
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(batch, *image_shape, generator=generator).to(device)
     targets = torch.rand(batch, *image_shape, generator=generator).to(device)

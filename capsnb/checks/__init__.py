@@ -134,19 +134,23 @@ def check_function(
         return Verdict(
             False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
         )
-    results = []
+    results, tolerance = [], 1e-9
     for case in cases:
         try:
-            value = to_number(answer(*case))
+            returned = answer(*case)
+            value = to_number(returned)
         except Exception as error:  # every error of a learner's code belongs in the verdict
             return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
         if isinstance(value, Verdict):
             return value
         results.append(value)
+        if "float32" in str(getattr(returned, "dtype", None)):  # which has seven digits
+            tolerance = 1e-6
 
     def gives_results(function: Callable[..., float]) -> bool:
         return all(
-            abs(v - function(*case)) <= 1e-9 * (1 + abs(v)) for v, case in zip(results, cases, strict=True)
+            abs(v - function(*case)) <= tolerance * (1 + abs(v))
+            for v, case in zip(results, cases, strict=True)
         )
 
     if gives_results(expected):
@@ -156,7 +160,7 @@ def check_function(
             return Verdict(False, explanation)
     if advice:
         return Verdict(False, advice)
-    first = next(k for k, v in enumerate(results) if abs(v - expected(*cases[k])) > 1e-9 * (1 + abs(v)))
+    first = next(k for k, v in enumerate(results) if abs(v - expected(*cases[k])) > tolerance * (1 + abs(v)))
     return Verdict(
         False, f"For {cases[first]} it should be {expected(*cases[first]):g}, yours is {results[first]:g}."
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -168,7 +169,8 @@ def invariances(answer: Mapping[str, Any]) -> Verdict:
 
 def _numbers(answer: Any) -> Tensor | None:
     try:
-        return torch.as_tensor(answer, dtype=torch.float32).detach().cpu()
+        numbers = answer.detach().cpu() if isinstance(answer, Tensor) else np.asarray(answer)
+        return torch.as_tensor(numbers, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         return None
 

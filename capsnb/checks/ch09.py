@@ -123,4 +123,4 @@ def _column(answer: Callable[[float], float], gammas: Tensor) -> Tensor | None:
     found = [answer(gamma) for gamma in gammas.tolist()]
     if any(value is ... or value is None for value in found):
         return None
-    return torch.tensor([float(value) for value in found], dtype=torch.float64)
+    return torch.tensor([torch.as_tensor(value).item() for value in found], dtype=torch.float64)

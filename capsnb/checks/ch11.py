@@ -37,7 +37,7 @@ def backward_step(
 
     def stacked(*arguments: object) -> object:
         pair = answer(*arguments)  # type: ignore[arg-type]  # a learner's function: whatever it takes
-        return torch.stack(tuple(pair)) if isinstance(pair, tuple | list) else pair
+        return torch.stack([*map(torch.as_tensor, pair)]) if isinstance(pair, tuple | list) else pair
 
     if (verdict := unanswered(answer)) is not None:
         return verdict
@@ -97,7 +97,7 @@ def residual_backward(answer: Callable[[nn.Module, Tensor, Tensor], Sequence[Ten
             return found
         if any(part is None for part in found):
             raise ValueError("one of the gradients is None")
-        return torch.cat([part.flatten() for part in found])
+        return torch.cat([torch.as_tensor(part).flatten() for part in found])
 
     result = call_answer(flat if callable(answer) else answer, layer, x, gradient)
     if isinstance(result, Verdict):

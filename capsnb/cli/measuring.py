@@ -160,11 +160,14 @@ def _measure(
 
     from capsnb import bench as measurements
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = "" if device == "cpu" else "-cuda"
+    path = Path("results") / f"bench-{what}{kind}{where}.json" if out is None else out
+    if path.is_dir():
+        raise ValueError(f"out must be a file, got the folder {str(path)!r}")
     result = measurements.MEASUREMENTS[what](
-        cases or [], only=names(only), device=device, progress=sys.stderr.isatty(), **numbers
+        cases or [], only=names("only", only), device=device, progress=sys.stderr.isatty(), **numbers
     )
     typer.echo(result.table())
-    where = "" if device == "cpu" else "-cuda"
-    path = result.save(out or Path("results") / f"bench-{what}{kind}{where}.json")
-    typer.echo(f"\nwritten to {path}")
+    typer.echo(f"\nwritten to {result.save(path)}")

@@ -17,6 +17,7 @@ import typer
 from capsnb.backbones import CapsuleHead
 from capsnb.data import DATASETS
 from capsnb.models import NETWORKS, constructors
+from capsnb.values import number, whole_numbers
 
 DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
 Root = Annotated[
@@ -195,8 +196,7 @@ def shape(image: str) -> tuple[int, int, int]:
     sides = image.lower().split("x")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise ValueError(f"an image is channels x height x width, such as 3x32x32, got {image!r}")
-    channels, height, width = map(int, sides)
-    return channels, height, width
+    return whole_numbers("image", map(int, sides))
 
 
 def seconds(budget: str) -> float:
@@ -207,15 +207,18 @@ def seconds(budget: str) -> float:
     """
     units = {"s": 1, "m": 60, "h": 3600}
     try:
-        return float(budget[:-1]) * units[budget[-1]]
+        return number("budget", float(budget[:-1]), at_least=0) * units[budget[-1]]
     except (KeyError, ValueError, IndexError):
         raise ValueError(f"budget is a time such as 90s, 8m or 2h, got {budget!r}") from None
 
 
-def names(listed: str | None) -> list[str]:
-    """Read names that commas separate.
+def names(option: str, listed: str | None) -> list[str]:
+    """Read the names that commas separate; none where the option was not given.
 
-    >>> names("eager, auto"), names(None)
+    >>> names("only", "eager, auto"), names("only", None)
     (['eager', 'auto'], [])
     """
-    return [name.strip() for name in listed.split(",")] if listed else []
+    found = [] if listed is None else [name.strip() for name in listed.split(",")]
+    if not all(found):
+        raise ValueError(f"{option} must be names separated by commas, got {listed!r}")
+    return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capsnb.cli.options import names, seconds
+from capsnb.values import whole_number
 
 if TYPE_CHECKING:
     from capsnb.experiments import Run
@@ -66,8 +67,9 @@ def reproduce(
         raise ValueError(f"unknown profile {profile!r}; choose full or quick")
     if profile == "quick" and f"{study}-quick" in experiments.STUDIES:
         study = f"{study}-quick"
-    chosen = _chooser(dataset, blocks, model, seeds)
-    if not any(map(chosen, experiments.runs(study))):
+    runs = experiments.runs(study)
+    chosen = _chooser(runs, seeds, dataset=dataset, model=model, blocks=blocks)
+    if not any(map(chosen, runs)):
         raise ValueError(f"no run of {study} is left with these options; see --list")
     if not show:
         left = experiments.reproduce(
@@ -75,7 +77,7 @@ def reproduce(
             folder,
             root=root,
             budget=math.inf if budget is None else seconds(budget),
-            workers=workers,
+            workers=whole_number("workers", workers),
             only=chosen,
         )
         if left:
@@ -83,16 +85,35 @@ def reproduce(
     typer.echo(experiments.study_table(study, folder))
 
 
-def _chooser(
-    dataset: str | None, blocks: str | None, model: str | None, seeds: int | None
-) -> Callable[[Run], bool]:
-    """Which runs the options of `reproduce` choose."""
-    wanted = [[name.lower() for name in names(option)] for option in (dataset, model, blocks)]
+def _values(run: Run) -> dict[str, str]:
+    """What the options of `reproduce` choose by."""
+    return {
+        "dataset": run.data.removeprefix("folder:"),
+        "model": run.model.lower(),
+        "blocks": str(run.sizes.get("blocks", "")),
+    }
 
-    def chosen(run: Run) -> bool:
-        values = (run.data.removeprefix("folder:"), run.model.lower(), str(run.sizes.get("blocks", "")))
+
+def _chooser(runs: list[Run], seeds: int | None, **options: str | None) -> Callable[[Run], bool]:
+    """Which of a study's runs the options of `reproduce` choose.
+
+    Raises:
+        ValueError: a value that no run has.
+    """
+    seeds = whole_number("seeds", seeds) if seeds is not None else None
+    wanted = {
+        option: names(option, listed.lower()) for option, listed in options.items() if listed is not None
+    }
+    for option, chosen in wanted.items():
+        known = sorted({_values(run)[option] for run in runs}, key=lambda value: (len(value), value))
+        for value in chosen:
+            if value not in known:
+                raise ValueError(f"{option} must be among {', '.join(known)}, got {value!r}")
+
+    def chosen_by_all(run: Run) -> bool:
+        values = _values(run)
         return (seeds is None or run.config.seed < seeds) and all(
-            value in options for value, options in zip(values, wanted, strict=True) if options
+            values[option] in chosen for option, chosen in wanted.items()
         )
 
-    return chosen
+    return chosen_by_all

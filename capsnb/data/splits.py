@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from capsnb.preprocess import Preprocess
-from capsnb.values import plain, whole_number
+from capsnb.values import LARGEST_SEED, whole_number
 
 DIGITS = tuple("0123456789")
 
@@ -77,11 +77,22 @@ class Split:
     def subset(self, indices: Tensor | Sequence[int]) -> Split:
         """Return the images and labels at `indices` [M], in that order.
 
+        Raises:
+            TypeError: an index that is no whole number; `mask.nonzero()[:, 0]` are the indices of a mask.
+            ValueError: no image has this index.
+
         >>> split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3))
         >>> split.subset([2, 0]).labels
         tensor([2, 0])
         """
-        selected = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
+        found = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise TypeError(f"indices must be a row of whole numbers, got {found.dtype} {list(found.shape)}")
+        if found.size and not -len(self) <= found.min() <= found.max() < len(self):
+            raise ValueError(
+                f"indices must be 0 to {len(self) - 1}, got some from {found.min()} to {found.max()}"
+            )
+        selected = torch.as_tensor(found.astype(np.int64), device=self.labels.device)
         return Split(self.images[selected], self.labels[selected])
 
 
@@ -178,6 +189,7 @@ class ImageData:
             The smaller data, shuffled; the name tells the sizes, as in "mnist[train=10000]".
 
         Raises:
+            TypeError: no whole number.
             ValueError: a number below one or above the number of images.
 
         >>> from capsnb.data import load_data
@@ -185,24 +197,16 @@ class ImageData:
         'mnist5k[train=100,test=50]'
         """
 
-        def draw(part: str, split: Split, count: int | None) -> Split:
-            if count is None:
-                return split
-            count = plain(count)
-            if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split):
-                raise ValueError(
-                    f"{part}={count!r}: the {part} split of {self.name} has {len(split)} images; "
-                    f"choose a whole number from 1 to {len(split)}"
-                )
-            return split.subset(stratified_split(split.labels, count, seed)[0])
-
-        seed = whole_number("seed", seed, at_least=0)
-        arguments = {"train": plain(train), "test": plain(test), "seed": seed or None}
-        suffix = ",".join(f"{key}={value}" for key, value in arguments.items() if value is not None)
-        name = self.name if train is None and test is None else f"{self.name}[{suffix}]"
-        return replace(
-            self, name=name, train=draw("train", self.train, train), test=draw("test", self.test, test)
-        )
+        seed = whole_number("seed", seed, at_least=0, at_most=LARGEST_SEED)
+        drawn: dict[str, Any] = {}
+        for part, count in (("train", train), ("test", test)):
+            if count is not None:
+                split: Split = getattr(self, part)
+                count = whole_number(f"{part} images of {self.name}", count, at_most=len(split))
+                drawn[part] = split.subset(stratified_split(split.labels, count, seed)[0])
+        numbers = {part: len(split) for part, split in drawn.items()} | ({"seed": seed} if seed else {})
+        suffix = ",".join(f"{key}={value}" for key, value in numbers.items())
+        return replace(self, name=f"{self.name}[{suffix}]" if drawn else self.name, **drawn)
 
 
 def make_split(images: Tensor, labels: Any, classes: tuple[str, ...], source: str) -> Split:
@@ -256,7 +260,13 @@ def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Ten
 
     Returns:
         The indices of the first part [M] and of the second part [N - M], both shuffled.
+
+    Raises:
+        TypeError: no whole number.
+        ValueError: a count or a seed outside its range.
     """
+    count = whole_number("count", count, at_least=0, at_most=len(labels))
+    seed = whole_number("seed", seed, at_least=0, at_most=LARGEST_SEED)
     random = np.random.RandomState(seed)
     array = labels.cpu().numpy()
     classes, sizes = np.unique(array, return_counts=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from capsnb.functional import squash, squash_gradient
+from capsnb.values import whole_number
 
 
 class Saved(NamedTuple):
@@ -104,11 +105,10 @@ def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     return (s / J).unflatten(1, (J, E))
 
 
-def check_layer(u: Tensor, weight: Tensor, iterations: int) -> None:
-    """Raise a `ValueError` where capsules and weights do not fit, or where there is no iteration."""
+def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:
+    """Return the number of iterations; a `ValueError` where capsules and weights do not fit."""
     if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
         raise ValueError(
             f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
         )
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    return whole_number("iterations", iterations)

@@ -73,7 +73,7 @@ def route(
     >>> torch.allclose(route(u, W, backend="fused"), routing_by_agreement(votes), atol=1e-5)
     True
     """
-    check_layer(u, weight, iterations)
+    iterations = check_layer(u, weight, iterations)
     for name, value, known in (("backend", backend, BACKENDS), ("save", save, SAVES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")

@@ -29,6 +29,7 @@ from capsnb.routing import (
     floored_variance,
     scaled_distance_routing,
 )
+from capsnb.values import number
 
 TILED_BACKENDS = ("eager", "fused", "auto")
 MAX_STORED_TILES = (
@@ -70,7 +71,8 @@ def route_by_distance(
     >>> torch.allclose(v, scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
     True
     """
-    eager = _stores_votes(u, weight, iterations, backend)
+    iterations = check_layer(u, weight, iterations)
+    eager = _stores_votes(u, weight, backend)
     output_dtype, (u, weight, bias) = _to_compute_dtype(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
@@ -120,7 +122,9 @@ def route_by_em(
     >>> v.shape, bool((v.norm(dim=-1) < 1).all())
     (torch.Size([2, 3, 4]), True)
     """
-    eager = _stores_votes(u, weight, iterations, backend)
+    iterations = check_layer(u, weight, iterations)
+    inverse_temperature = number("inverse_temperature", inverse_temperature, above=0)
+    eager = _stores_votes(u, weight, backend)
     output_dtype, (u, weight, beta_use, beta_activation) = _to_compute_dtype(
         u, weight, beta_use, beta_activation
     )
@@ -260,9 +264,8 @@ def _to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
     return output_dtype, [x.to(compute_dtype) for x in tensors]
 
 
-def _stores_votes(u: Tensor, weight: Tensor, iterations: int, backend: str) -> bool:
-    """Whether the definition, which stores the votes, computes it; a `ValueError` for arguments that do not fit."""
-    check_layer(u, weight, iterations)
+def _stores_votes(u: Tensor, weight: Tensor, backend: str) -> bool:
+    """Whether the definition, which stores the votes, computes it; a `ValueError` for a backend that cannot."""
     if backend not in TILED_BACKENDS:
         raise ValueError(
             f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'

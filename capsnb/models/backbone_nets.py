@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from capsnb.backbones import AlexBackbone, HeadKind, ResNetBackbone, feature_shape, make_head
 from capsnb.models.output import CapsuleOutput, Decoder, check_shape, make_output
+from capsnb.values import whole_number, whole_numbers
 
 
 class BackboneNet(nn.Module):
@@ -38,7 +39,8 @@ class BackboneNet(nn.Module):
         decoder: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.image_shape, self.backbone, self.head = image_shape, backbone, head
+        self.image_shape = image_shape = whole_numbers("image_shape", image_shape, 3)
+        self.backbone, self.head = backbone, head
         features, self.decoder = feature_shape(backbone, image_shape), None
         if decoder is not None:
             with torch.no_grad():
@@ -98,6 +100,7 @@ class AlexCapsNet(BackboneNet):
         decoder: tuple[int, ...] | None = None,
         **head_options: Any,
     ) -> None:
+        image_shape = whole_numbers("image_shape", image_shape, 3)
         backbone = AlexBackbone(image_shape[0], widths)
         features = feature_shape(backbone, image_shape)
         head_module = make_head(head, features, classes, capsule_types=capsule_types, **head_options)
@@ -144,6 +147,7 @@ class ResNetCapsNet(BackboneNet):
         decoder: tuple[int, ...] | None = None,
         **head_options: Any,
     ) -> None:
+        image_shape = whole_numbers("image_shape", image_shape, 3)
         backbone = ResNetBackbone(image_shape[0], channels, blocks)
         features = feature_shape(backbone, image_shape)
         sizes: dict[str, Any] = {
@@ -189,6 +193,8 @@ class TwoConvCapsNet(BackboneNet):
         decoder: tuple[int, ...] | None = (512, 1024),
         **head_options: Any,
     ) -> None:
+        image_shape = whole_numbers("image_shape", image_shape, 3)
+        channels = whole_number("channels", channels)
         backbone = nn.Sequential(
             nn.Conv2d(image_shape[0], channels, kernel_size=9), nn.ReLU(),
             nn.Conv2d(channels, channels, kernel_size=9), nn.ReLU(),

@@ -15,6 +15,7 @@ from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.models.output import CapsuleOutput, Decoder, check_shape, make_output
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
+from capsnb.values import number, sizes, whole_number, whole_numbers
 
 
 class CapsNet(nn.Module):
@@ -47,7 +48,8 @@ class CapsNet(nn.Module):
         decoder: widths of the decoder's hidden layers; None for a network without a decoder.
 
     Raises:
-        ValueError: images too small for two 9x9 convolutions, or a negative number of blocks.
+        TypeError: a size that is no whole number.
+        ValueError: images too small for two 9x9 convolutions, or a size outside its range.
 
     >>> CapsNet(channels=16, capsule_types=2)(torch.randn(2, 1, 28, 28)).lengths.shape
     torch.Size([2, 10])
@@ -73,19 +75,27 @@ class CapsNet(nn.Module):
         decoder: tuple[int, ...] | None = (512, 1024),
     ) -> None:
         super().__init__()
+        self.image_shape = image_shape = whole_numbers("image_shape", image_shape, 3)
         in_channels, *sides = image_shape
         if min(sides) < 17:
             raise ValueError(
                 f"images of {sides[0]}x{sides[1]} pixels are too small for two 9x9 convolutions; "
                 "give at least 17x17, or resize them (Preprocess(resize=...))"
             )
-        if blocks < 0:
-            raise ValueError(f"blocks must be 0 or more, got {blocks}")
-        self.image_shape, self.recompute = image_shape, recompute
+        blocks, self.recompute = whole_number("blocks", blocks, at_least=0), recompute
+        classes, channels, capsule_types, capsule_dim, hidden_capsules, class_dim = sizes(
+            classes=classes,
+            channels=channels,
+            capsule_types=capsule_types,
+            capsule_dim=capsule_dim,
+            hidden_capsules=hidden_capsules,
+            class_dim=class_dim,
+        )
+        identity = number("identity", identity)
         self.conv = nn.Conv2d(in_channels, channels, kernel_size=9)
         self.primary = PrimaryCapsules(channels, capsule_types, capsule_dim)
         locations = math.prod((side - 8 - 9) // 2 + 1 for side in sides)
-        sizes = [
+        shapes = [
             (capsule_types * locations, capsule_dim),
             *[(hidden_capsules, capsule_dim)] * (1 + 2 * blocks if blocks else 0),
             (classes, class_dim),
@@ -100,7 +110,7 @@ class CapsNet(nn.Module):
                 save="inputs" if recompute else "sums",
                 weight_std=weight_std,
             )
-            for in_size, out_size in pairwise(sizes)
+            for in_size, out_size in pairwise(shapes)
         ]
         for layer in layers[1:-1] if identity else []:
             add_identity_(cast(RoutingCapsules, layer), identity)
@@ -227,4 +237,6 @@ class MoCapsNet(CapsNet):
         super().__init__(image_shape, classes, blocks, **sizes)
 
     def _stack_layers(self, layers: list[nn.Module]) -> nn.Module:
-        return MomentumCapsules(layers, self.gamma)
+        stack = MomentumCapsules(layers, self.gamma)
+        self.gamma = stack.gamma
+        return stack

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from capsnb.values import sizes, whole_numbers
+
 
 class CapsuleOutput(NamedTuple):
     """The output of a capsule model.
@@ -42,7 +44,8 @@ class Decoder(nn.Module):
         self, classes: int, dim: int, image_shape: tuple[int, int, int], hidden: tuple[int, ...] = (512, 1024)
     ) -> None:
         super().__init__()
-        widths = [classes * dim, *hidden]
+        image_shape = whole_numbers("image_shape", image_shape, 3)
+        widths = [math.prod(sizes(classes=classes, dim=dim)), *whole_numbers("decoder's hidden", hidden)]
         layers: list[nn.Module] = []
         for in_width, out_width in pairwise(widths):
             layers += [nn.Linear(in_width, out_width), nn.ReLU()]

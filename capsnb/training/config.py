@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from capsnb.losses import Classification
-from capsnb.values import plain_fields
+from capsnb.values import LARGEST_SEED, number, plain_fields, whole_number
 
 
 def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -69,7 +69,7 @@ class TrainConfig:
         accumulate: batches whose gradients are averaged before one step of the optimizer, >= 1.
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
             step takes longer; results agree with those without it up to rounding.
-        seed: decides order and augmentation of the images, >= 0.
+        seed: decides order and augmentation of the images, 0 to 2**32 - 1.
         loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
 
     Raises:
@@ -94,16 +94,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         plain_fields(self)
         for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
-        if not (math.isfinite(self.reconstruction_weight) and self.reconstruction_weight >= 0):
-            raise ValueError(f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+            whole_number(name, getattr(self, name))
+        number("learning_rate", self.learning_rate, above=0)
+        number("decay", self.decay, above=0, at_most=1)
+        number("reconstruction_weight", self.reconstruction_weight, at_least=0)
+        whole_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
@@ -112,9 +107,13 @@ class TrainConfig:
     def learning_rate_at(self, t: float) -> float:
         """The learning rate after `t` epochs, 0 <= t <= epochs: a plain function, so a resumed run needs no state.
 
+        Raises:
+            ValueError: `t` outside its range.
+
         >>> TrainConfig(epochs=4, schedule="step", decay=0.5, learning_rate=1.0).learning_rate_at(2.5)
         0.5
         """
+        t = number("t", t, at_least=0, at_most=self.epochs)
         done = t / self.epochs
         factor = {
             "constant": lambda: 1.0,

@@ -27,6 +27,7 @@ from capsnb.progress import progress_bar
 from capsnb.training import checkpoint
 from capsnb.training.config import OPTIMIZERS, TrainConfig
 from capsnb.training.history import Epoch, History
+from capsnb.values import number
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,7 +69,7 @@ def fit(
         config: see `TrainConfig`; None for its defaults.
         run_dir: folder of the checkpoint; None keeps nothing on disk.
         progress: show a progress bar.
-        budget: seconds; no epoch starts that would exceed it if it took as long as the longest one so far. With
+        budget: seconds, >= 0; no epoch starts that would exceed it if it took as long as the longest one so far. With
             `run_dir` the next call resumes.
 
     Returns:
@@ -79,6 +80,7 @@ def fit(
         ValueError: the model's outputs do not fit the classes; its weights cannot be trained; fp16 or tf32 without a
             GPU that has it; a checkpoint of another run.
     """
+    budget = budget if budget == math.inf else number("budget", budget, at_least=0)
     path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
     config = config or TrainConfig()
     with (
