@@ -162,15 +162,13 @@ def card_line(figures: dict[str, Any]) -> str:
     """Return the sentence that a chapter's card shows about its cost."""
     cpu, gpu = figures.get("cpu"), figures.get("gpu")
     minutes = f"about {figures['read_minutes']} minute{'s' * (figures['read_minutes'] != 1)}"
-    line = f"{minutes} to read; to run: "
+    runs = []
     if cpu:
-        line += f"{duration(cpu['seconds'])} on {cpu['hardware']['cores']} CPU cores, "
-        line += f"peak memory {round(cpu['peak_memory_mb'], -1):.0f} MB; "
-    else:
-        line += "without a GPU not run yet; "
+        memory = f"peak memory {round(cpu['peak_memory_mb'], -1):.0f} MB"
+        runs.append(f"{duration(cpu['seconds'])} on {cpu['hardware']['cores']} CPU cores, {memory}")
     if gpu:
-        return line + f"{duration(gpu['seconds'])} on one {gpu['hardware']['gpu']}"
-    return line + "on a T4-class GPU not run yet"
+        runs.append(f"{duration(gpu['seconds'])} on one {gpu['hardware']['gpu']}")
+    return f"{minutes} to read" + (f"; to run: {'; '.join(runs)}" if runs else "")
 
 
 def load_results() -> dict[str, dict[str, Any]]:
