@@ -24,12 +24,19 @@ from capsnb.files import write_atomically
 from capsnb.profiling import command, hardware, revision, versions
 from capsnb.progress import progress_bar
 
+
+def try_settings(count: int, chance: random.Random) -> Iterator[Outcome]:
+    """Try settings of the process, each once."""
+    for state in chance.sample(states.STATES, min(count, len(states.STATES))):
+        yield Outcome(*states.try_states([state.name])[0])
+
+
 PARTS: dict[str, Callable[[int, random.Random], Iterator[Outcome]]] = {
     "kills": runs.kills,
     "kills-of-two": runs.kills_of_two,
     "full-disks": runs.full_disks,
     "damaged-inputs": damage.inputs,
-    "settings": states.settings,
+    "settings": try_settings,
 }
 Count = Annotated[int, typer.Option(min=0)]
 
@@ -39,7 +46,7 @@ def survive(
     kills_of_two: Count = 20,
     full_disks: Count = 20,
     damaged_inputs: Count = 500,
-    settings: Count = 30,
+    settings: Count = len(states.STATES),
     seed: Annotated[int, typer.Option(help="which damage; moments are random all the same")] = 0,
     minutes: Annotated[float, typer.Option(help="begin no try after this time")] = 60.0,
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("results/survival.json"),
