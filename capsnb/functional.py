@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-EPSILON = 1e-8  # added to a squared length under the square root
+# Added to a squared length under the square root. Above 1e-8: up to that, ONNX's exporter takes a number for 0.
+EPSILON = 1.0000001e-8
+# PyTorch 2.6 cannot tell export from compilation; there a program of torch.export holds our operators.
+_exporting = getattr(torch.compiler, "is_exporting", bool)
+# Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
+under_torch_func = getattr(torch._C, "_are_functorch_transforms_active", bool)
+
+
+def needs_definition() -> bool:
+    """Whether PyTorch exports, traces or transforms (`torch.func`, forward mode): it then knows its own operators."""
+    forward_mode = getattr(forward_ad, "_current_level", -1) >= 0
+    return _exporting() or torch.jit.is_tracing() or under_torch_func() or forward_mode
 
 
 def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:

@@ -319,7 +319,9 @@ def activation_logit(
 
 def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) -> Tensor:
     r"""The E-step: assignments of votes to clouds, `[B, I, J]`; the factor :math:`2 \pi` of all densities cancels."""
-    log_weight = torch.nn.functional.logsigmoid(logit) - variance.log().sum(-1) / 2  # [B, J]
+    # log a as a softplus: ONNX has no stable logsigmoid. What is below e^-40, float64 does not see beside 1.
+    log_activation = -torch.nn.functional.softplus(-logit, threshold=40)
+    log_weight = log_activation - variance.log().sum(-1) / 2  # [B, J]
     squares = (votes - mean[:, None]).square() / variance[:, None]
     return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
 
