@@ -56,7 +56,7 @@ def load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
         FileNotFoundError: a file is missing.
         ValueError: a file is truncated, corrupt or mislabelled.
     """
-    if download and not all(_find_mnist(root, name) for name in MNIST_MD5):
+    if download and not all(path.is_file() for path in mnist_files(root)):
         from torchvision.datasets import MNIST
 
         MNIST(root, download=True)
@@ -69,15 +69,20 @@ def load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
     return ImageData("mnist", DIGITS, load_split("train"), load_split("t10k"), preprocess)
 
 
-def _find_mnist(root: Path, name: str) -> Path | None:
+def mnist_files(root: Path) -> list[Path]:
+    """The four files of MNIST in a folder, each where it is, or where it is expected."""
+    return [_find_mnist(root, name) for name in MNIST_MD5]
+
+
+def _find_mnist(root: Path, name: str) -> Path:
     candidates = [folder / f"{name}{end}" for folder in (root / "MNIST" / "raw", root) for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _read_idx(root: Path, name: str) -> tuple[Path, Tensor]:
     """Read a file in IDX format: a four-byte magic number, a big-endian int32 for each axis, then the bytes."""
     path = _find_mnist(root, name)
-    if path is None:
+    if not path.is_file():
         raise FileNotFoundError(
             f"{name} (or {name}.gz) is neither in {root / 'MNIST' / 'raw'} nor in {root}: put it there, pass "
             'the folder that holds it as root, or download it with load_data("mnist", download=True)'
