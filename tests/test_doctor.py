@@ -87,6 +87,19 @@ def test_a_wrong_layer_is_found(monkeypatch):
     assert code == 1 and "away from the definition" in found["routing"]
 
 
+def test_a_wrong_kernel_is_found(monkeypatch):
+    from capsnb.kernels import dispatch
+
+    class Wrong(dispatch.Fused):
+        def forward(self, iterations, *, keep_couplings=False):
+            v, saved = super().forward(iterations, keep_couplings=keep_couplings)
+            return v + 0.1, saved
+
+    monkeypatch.setattr(dispatch, "choose_backend", lambda u, weight, backend: Wrong(u, weight))
+    code, found = answers()
+    assert code == 1 and "the layer is 1.0e-01 away from the definition" in found["routing"]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda c: c[: len(c) // 2], lambda c: c[:-40] + b"\x00" + c[-39:], lambda c: b""]
 )

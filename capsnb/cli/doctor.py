@@ -73,7 +73,7 @@ def _data_sets(root: str | None) -> str:
 def _routing() -> str:
     """Compare the layer that `auto` chooses with the definition."""
     layer = RoutingCapsules(48, 8, 10, 16)
-    u = torch.rand(4, 48, 8)
+    u = torch.rand(32, 48, 8)  # so many that `auto` takes a kernel
     expected = routing_by_agreement(layer.votes(u), layer.iterations)
     error = (layer(u) - expected).abs().max().item()
     if not error < 1e-5:
