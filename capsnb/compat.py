@@ -20,5 +20,6 @@ def check_torchvision() -> None:
 
         raise ImportError(
             f"torch {torch.__version__} and torchvision {version('torchvision')} do not fit together ({error}); "
-            "install a matching pair from one source in one command: pip install --force-reinstall torch torchvision"
+            "install a matching pair from one source in one command, and check it with `capsnb doctor`: "
+            "pip install --force-reinstall torch torchvision"
         ) from error

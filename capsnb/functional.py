@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from capsnb.values import number, whole_number
 
 EPSILON = 1e-8  # added to a squared length under the square root
+# PyTorch 2.6 cannot tell export from compilation; there a program of torch.export holds our operators.
+_exporting = getattr(torch.compiler, "is_exporting", bool)
+# Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
+under_torch_func = getattr(torch._C, "_are_functorch_transforms_active", bool)
+
+
+def needs_definition() -> bool:
+    """Whether PyTorch exports, traces or transforms (`torch.func`, forward mode): it then knows its own operators."""
+    forward_mode = getattr(forward_ad, "_current_level", -1) >= 0
+    return _exporting() or torch.jit.is_tracing() or under_torch_func() or forward_mode
+
+
+def added(eps: float = EPSILON) -> float:
+    """Return what is added to a squared length: epsilon, but above 1e-8 in an export, since ONNX's takes less for 0."""
+    return max(eps, 1.0000001e-8) if eps and _exporting() else eps
 
 
 def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
@@ -43,7 +59,7 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
         eps = number("eps", eps, at_least=0)
     vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
     squared = vectors.square().sum(dim, keepdim=True)
-    v = squared / (1 + squared) * vectors * torch.rsqrt(squared + eps)
+    v = squared / (1 + squared) * vectors * torch.rsqrt(squared + added(eps))
     return v.to(s.dtype)
 
 

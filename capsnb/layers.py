@@ -58,10 +58,10 @@ class PrimaryCapsules(nn.Module):
         """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
         if self.conv.kernel_size == self.conv.stride == (1, 1):  # a matrix product, and faster as one
             features = F.linear(
-                x.flatten(2).mT, self.conv.weight.flatten(1), self.conv.bias
+                x.flatten(2).transpose(1, 2), self.conv.weight.flatten(1), self.conv.bias
             )  # [B, HW, types*D]
         else:
-            features = self.conv(x).flatten(2).mT  # [B, H'W', types*D]
+            features = self.conv(x).flatten(2).transpose(1, 2)  # [B, H'W', types*D]
         capsules = features.unflatten(2, (self.capsule_types, self.dim)).transpose(1, 2)
         return squash(capsules.flatten(1, 2))  # [B, I, D]
 

@@ -21,15 +21,12 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor, nn
 
+from capsnb.functional import needs_definition, under_torch_func
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
 from capsnb.values import number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
-# Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
-_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-# PyTorch 2.6 cannot tell export from compilation.
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def momentum_step(
@@ -232,9 +229,9 @@ class MomentumCapsules(nn.ModuleList):
             _warn_stored(
                 "nn.DataParallel gives replicas weights that are no parameters", "DistributedDataParallel"
             )
-        elif _transformed():
+        elif under_torch_func():
             _warn_stored("torch.func does not differentiate through what is recomputed", "loss.backward()")
-        elif differentiated and len(self) and not _exporting():
+        elif differentiated and len(self) and not needs_definition():
             return self._forward_reversible(x)
         return self.forward_plain(x)
 

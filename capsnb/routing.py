@@ -12,7 +12,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from capsnb.functional import EPSILON, squash
+from capsnb.functional import added, squash
 from capsnb.values import number, whole_number
 
 NEAR_COUPLING = 0.9  # p of SDA: the coupling to an output capsule at half the mean distance
@@ -173,13 +173,13 @@ def clip_votes(votes: Tensor, capsules: Tensor) -> Tensor:
 
     Both squared lengths get an epsilon inside the square root, so gradients are finite where a capsule is zero.
     """
-    allowed = capsules.square().sum(-1)[:, :, None, None] + EPSILON
-    return votes * (allowed / (votes.square().sum(-1, keepdim=True) + EPSILON)).clamp(max=1).sqrt()
+    allowed = capsules.square().sum(-1)[:, :, None, None] + added()
+    return votes * (allowed / (votes.square().sum(-1, keepdim=True) + added())).clamp(max=1).sqrt()
 
 
 def distances(votes: Tensor, v: Tensor) -> Tensor:
     """The distance of each vote from its output capsule, `[B, I, J]`, > 0: an epsilon prevents a division by 0."""
-    return ((votes - v[:, None]).square().sum(-1) + EPSILON).sqrt()
+    return ((votes - v[:, None]).square().sum(-1) + added()).sqrt()
 
 
 def distance_scale(mean: Tensor, J: int) -> Tensor:
@@ -293,7 +293,7 @@ def em_routing(
         # M-step
         weights = R * a[:, :, None]  # r_ij
         mass = weights.sum(1)
-        mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + EPSILON)[..., None]
+        mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + added())[..., None]
         squares = (u_hat - mean[:, None]).square()
         variance = floored_variance(torch.einsum("bij,bije->bje", weights, squares), mass)
         temperature = inverse_temperature * r / iterations
@@ -306,7 +306,7 @@ def em_routing(
 
 def floored_variance(squares: Tensor, mass: Tensor) -> Tensor:
     """Variances `[B, J, E]` from weighted sums of squares and the sums of the weights `[B, J]`; at least the floor."""
-    return squares / (mass + EPSILON)[..., None] + VARIANCE_FLOOR
+    return squares / (mass + added())[..., None] + VARIANCE_FLOOR
 
 
 def activation_logit(
@@ -319,7 +319,9 @@ def activation_logit(
 
 def assignments(votes: Tensor, mean: Tensor, variance: Tensor, logit: Tensor) -> Tensor:
     r"""The E-step: assignments of votes to clouds, `[B, I, J]`; the factor :math:`2 \pi` of all densities cancels."""
-    log_weight = torch.nn.functional.logsigmoid(logit) - variance.log().sum(-1) / 2  # [B, J]
+    # log a as a softplus: ONNX has no stable logsigmoid. What is below e^-40, float64 does not see beside 1.
+    log_activation = -torch.nn.functional.softplus(-logit, threshold=40)
+    log_weight = log_activation - variance.log().sum(-1) / 2  # [B, J]
     squares = (votes - mean[:, None]).square() / variance[:, None]
     return (log_weight[:, None] - squares.sum(-1) / 2).softmax(-1)
 

@@ -1,8 +1,11 @@
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import socket
+import struct
+import zlib
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -608,6 +611,200 @@ def test_a_huge_image_is_refused_before_it_is_decoded(folder, monkeypatch):
         load_data(f"folder:{folder}")
 
 
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads one image, given as a file name and its content, `[C, H, W]`."""
+
+    def read(name, content):
+        for part in ("train", "test"):
+            path = tmp_path / "one" / part / "class" / name
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+        return load_data(f"folder:{tmp_path / 'one'}").train.images[0]
+
+    return read
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(width, height, bits, colour_type, rows):
+    """A PNG of any header, as Pillow would not write it."""
+
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+UPRIGHT = {  # what a viewer does with each orientation of EXIF
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_all_orientations_of_a_camera(read, kind, orientation):
+    stored = np.kron([[0, 255, 90], [180, 30, 220]], np.ones((8, 8))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    shown = read(f"a.{kind.lower()}", encoded(Image.fromarray(stored), kind, exif=exif, **options))[0].int()
+    expected = torch.from_numpy(UPRIGHT[orientation](stored).astype(np.int32))
+    assert shown.shape == expected.shape and (shown - expected).abs().max() <= 12
+
+
+def profile(space, classes, corner):
+    """A colour profile of one table: every colour becomes white, but for that without ink, or light, `corner`."""
+    channels = len(space.strip())
+    white, other = bytes([255, 128, 128]), bytes([136, 208, 195])  # Lab: white, and a strong red
+    table = b"".join(other if number == corner else white for number in range(2**channels))
+    ramp = bytes(range(256))
+    identity = b"".join(struct.pack(">i", 65536 * (row == column)) for row in range(3) for column in range(3))
+    lut = b"mft1" + bytes(4) + bytes([channels, 3, 2, 0]) + identity + ramp * channels + table + ramp * 3
+    text = b"capsnb test"
+    described = b"desc" + bytes(4) + (len(text) + 1).to_bytes(4, "big") + text + bytes(1 + 4 + 4 + 2 + 1 + 67)
+    written = b"text" + bytes(4) + b"none\0"
+    point = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
+    parts = {b"desc": described, b"cprt": written, b"wtpt": point, b"A2B0": lut}
+    position, entries, body = 128 + 4 + 12 * len(parts), b"", b""
+    for name, part in parts.items():
+        entries += name + struct.pack(">II", position + len(body), len(part))
+        body += part + bytes(-len(part) % 4)
+    size = (position + len(body)).to_bytes(4, "big")
+    head = (
+        size + bytes(4) + b"\2\x40\0\0" + classes + space.encode() + b"Lab " + bytes(12) + b"acsp" + bytes(28)
+    )
+    illuminant = struct.pack(">iii", 63190, 65536, 54061)
+    head = (head + illuminant).ljust(128, b"\0")
+    return head + len(parts).to_bytes(4, "big") + entries + body
+
+
+def test_inks_have_the_colours_of_their_profile(read, tmp_path):
+    """A profile in which full cyan is red: without it, CMYK would show cyan."""
+    inks = Image.new("CMYK", (2, 1), (255, 0, 0, 0))
+    inks.putpixel((1, 0), (0, 0, 0, 0))
+    content = encoded(inks, "TIFF", icc_profile=profile("CMYK", b"prtr", 8))
+    red, white = read("a.tif", content).permute(2, 1, 0)[:, 0].tolist()
+    assert red[0] > 200 and max(red[1:]) < 80
+    assert min(white) > 250
+
+
+def test_inks_without_a_profile_are_converted_by_rule(read):
+    assert read("a.tif", encoded(Image.new("CMYK", (2, 1), (255, 0, 0, 0)), "TIFF"))[:, 0, 0].tolist() == [
+        0,
+        255,
+        255,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "PPM"])
+def test_further_formats(read, kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {kind}: another build of Pillow has it")
+    options = {"quality": 100} if kind == "AVIF" else {}
+    image = read("a.image", encoded(Image.new("RGB", (16, 16), (200, 100, 50)), kind, **options))
+    assert (image.int() - torch.tensor([200, 100, 50])[:, None, None]).abs().max() <= 4
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="5"/>'
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 5\n%%EndComments\nshowpage\n%%EOF\n"
+DEEP = {  # colour type of PNG -> numbers of a pixel: more than 8 bits of each
+    "grey": (0, 1),
+    "colour": (2, 3),
+    "grey with opacity": (4, 2),
+    "colour with opacity": (6, 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.svg", SVG, "it is none of AVIF, BMP, "),
+        ("a.heic", HEIC, "it is none of AVIF, BMP, "),
+        ("a.pdf", b"%PDF-1.4\n", "it is none of AVIF, BMP, "),
+        ("a.png", b"", "it is none of AVIF, BMP, "),
+        ("bomb.png", png(60_000, 60_000, 8, 2, bytes(1000)), "3600000000 pixels"),
+        ("large.png", png(12_000, 12_000, 8, 2, bytes(1000)), "12000x12000 pixels are too many"),
+        ("lab.tif", encoded(Image.new("LAB", (4, 5)), "TIFF"), "has LAB pixels, not 8 bits per channel"),
+        ("float.tif", encoded(Image.new("F", (4, 5)), "TIFF"), "has F pixels, not 8 bits"),
+        *(
+            (
+                f"{kind}.png",
+                png(4, 5, 16, number, (b"\0" + bytes(8 * count)) * 5),
+                ";16 pixels, not 8 bits per",
+            )
+            for kind, (number, count) in DEEP.items()
+        ),
+    ],
+    ids=lambda value: value.partition(".")[0] if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_no_picture_of_eight_bits_is_refused_by_name(read, name, content, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        read(name, content)
+    assert name in str(caught.value)
+
+
+def test_no_other_program_is_started_for_a_picture(read, monkeypatch):
+    """Pillow hands PostScript to Ghostscript."""
+    from PIL import EpsImagePlugin
+
+    def start(*_, **__):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image \(it is none of"):
+        read("a.png", EPS)
+
+
+def test_a_class_may_be_called_anything(tmp_path):
+    """Bytes that are no text, and letters with accents as macOS and as others write them."""
+    if os.name == "nt":
+        pytest.skip("names of files are text on Windows")
+    for part in ("train", "test"):
+        for number, name in enumerate((b"caf\xe9", "e\u0301t\u00e9".encode(), b"zoo", b"Zoo", b" ")):
+            folder = os.path.join(os.fsencode(tmp_path), part.encode(), name)
+            os.makedirs(folder)
+            Image.new("L", (1, 1), number).save(os.path.join(os.fsdecode(folder), "1.png"))
+    data = load_data(f"folder:{tmp_path}")
+    assert data.classes == (" ", "Zoo", "caf\\xe9", "zoo", "\u00e9t\u00e9")
+    assert data.train.images.flatten().tolist() == [4, 3, 0, 2, 1]
+    for name in data.classes:
+        name.encode()
+    assert len(data.fingerprint) == 32
+    (tmp_path / "train" / "\u00e9t\u00e9").mkdir()
+    Image.new("L", (1, 1)).save(tmp_path / "train" / "\u00e9t\u00e9" / "1.png")
+    with pytest.raises(ValueError, match="and another folder are one name in different letters"):
+        load_data(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(("owner", "function"), [(Path, "iterdir"), (Image, "open")])
+def test_what_may_not_be_read_is_named(folder, monkeypatch, owner, function):
+    """Refused as a system does it; the tests may run as a user whom no permission stops."""
+
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(owner, function, forbidden)
+    with pytest.raises((PermissionError, ValueError), match=r"Permission denied.*train"):
+        load_data(f"folder:{folder}")
+
+
 def test_images_of_one_pixel(folder):
     for path in folder.rglob("*.png"):
         grey(path, (1, 1))
@@ -666,6 +863,26 @@ def test_many_images_keep_their_order(tmp_path):
             Image.new("L", (1, 2), number % 251).save(tmp_path / which / "only" / f"{number:04}.bmp")
     data = load_data(f"folder:{tmp_path}")
     assert data.train.images[:, 0, 0, 0].tolist() == [number % 251 for number in range(600)]
+
+
+def looping(folder):
+    path = folder / "train" / "dog" / "1.png"
+    path.unlink()
+    path.symlink_to(path)
+    return path, ValueError, "cannot be read as an image .it is not a file"
+
+
+def a_pipe(folder):
+    path = folder / "train" / "dog" / "2.png"
+    os.mkfifo(path)
+    return path, ValueError, "cannot be read as an image .it is not a file"
+
+
+def above_itself(folder):
+    (folder / "train" / "cat" / "0.png").unlink()
+    path = folder / "train" / "cat" / "again"
+    path.symlink_to(folder / "train", target_is_directory=True)
+    return path, ValueError, "cannot be read as an image .it is not a file"
 
 
 def change(action):
@@ -747,6 +964,9 @@ def no_classes(folder):
             truncated,
             not_an_image,
             nested,
+            looping,
+            a_pipe,
+            above_itself,
             another_size,
             sixteen_bits,
             class_missing_from_test,

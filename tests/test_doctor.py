@@ -25,7 +25,7 @@ def test_a_healthy_installation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [("routing_by_agreement", "routing"), ("load_data", "data"), ("hardware", "hardware")]
+    ("part", "name"), [("routing_by_agreement", "routing"), ("downloaded", "data"), ("hardware", "hardware")]
 )
 def test_what_is_broken_is_named_and_the_rest_is_answered(monkeypatch, part, name):
     def broken(*_, **__):
@@ -39,10 +39,65 @@ def test_what_is_broken_is_named_and_the_rest_is_answered(monkeypatch, part, nam
     assert next(iter(failed)) == name
 
 
+def test_data_sets_are_looked_for_and_not_read(tmp_path):
+    """Reading CIFAR-10 takes longer than all other answers; whether it is whole is found out where it is used."""
+    from capsnb.data import FILES
+
+    for files in FILES.values():
+        for path in files(tmp_path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"not read")
+    missing = next(iter(FILES["cifar100"](tmp_path)))
+    missing.unlink()
+    code, found = answers("--root", str(tmp_path))
+    assert code == 0
+    assert found["data"] == f"mnist5k, mnist, svhn, cifar10 (looked in {tmp_path})"
+
+
+def test_what_an_installation_lacks_names_the_doctor(monkeypatch):
+    import builtins
+
+    import torch
+
+    from capsnb.compat import check_torchvision
+
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.library.cache_clear()
+    assert "`capsnb doctor`" in native.unavailable(
+        torch.device("cpu"), torch.Size((8, 4, 8, 4)), torch.float32
+    )
+    _, found = answers()
+    native.library.cache_clear()
+    assert found["kernels"].startswith("plain PyTorch (backend='native' needs a C++ compiler (c++, or the")
+
+    def mismatched(name, *arguments, **named):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return imported(name, *arguments, **named)
+
+    imported = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", mismatched)
+    with pytest.raises(ImportError, match="check it with `capsnb doctor`"):
+        check_torchvision()
+
+
 def test_a_wrong_layer_is_found(monkeypatch):
     monkeypatch.setattr(doctor, "routing_by_agreement", lambda votes, iterations: votes.sum(1))
     code, found = answers()
     assert code == 1 and "away from the definition" in found["routing"]
+
+
+def test_a_wrong_kernel_is_found(monkeypatch):
+    from capsnb.kernels import dispatch
+
+    class Wrong(dispatch.Fused):
+        def forward(self, iterations, *, keep_couplings=False):
+            v, saved = super().forward(iterations, keep_couplings=keep_couplings)
+            return v + 0.1, saved
+
+    monkeypatch.setattr(dispatch, "choose_backend", lambda u, weight, backend: Wrong(u, weight))
+    code, found = answers()
+    assert code == 1 and "the layer is 1.0e-01 away from the definition" in found["routing"]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ PARTS: dict[str, Callable[[int, random.Random], Iterator[Outcome]]] = {
     "damaged-inputs": damage.inputs,
     "settings": try_settings,
 }
+ALL_SETTINGS = len(states.STATES)
 Count = Annotated[int, typer.Option(min=0)]
 
 
@@ -46,7 +47,7 @@ def survive(
     kills_of_two: Count = 20,
     full_disks: Count = 20,
     damaged_inputs: Count = 500,
-    settings: Count = len(states.STATES),
+    settings: Count = ALL_SETTINGS,
     seed: Annotated[int, typer.Option(help="which damage; moments are random all the same")] = 0,
     minutes: Annotated[float, typer.Option(help="begin no try after this time")] = 60.0,
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("results/survival.json"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ import torch
 import typer
 
 from capsnb.cli.options import Root
-from capsnb.data import DATASETS, load_data
+from capsnb.data import data_folder, downloaded, load_data
 from capsnb.kernels import native
 from capsnb.layers import RoutingCapsules
 from capsnb.profiling import hardware, versions
@@ -62,25 +61,19 @@ def _kernels() -> str:
         with tempfile.TemporaryFile(dir=folder):
             pass  # it can be written to
     unavailable = native.unavailable(torch.device("cpu"), torch.Size((8, 4, 8, 4)), torch.float32)
-    how = "compiled C++" if unavailable is None else f"plain PyTorch ({unavailable})"
+    how = "compiled C++" if unavailable is None else f"plain PyTorch ({unavailable.partition(', which')[0]})"
     return f"{how}; cache {folder or 'none, since there is no home folder'}"
 
 
 def _data_sets(root: str | None) -> str:
-    found = []
-    for name in DATASETS:
-        try:
-            load_data(name, root)
-        except FileNotFoundError:
-            continue
-        found.append(name)
-    return f"{', '.join(found)} (looked in {root or os.environ.get('CAPSNB_DATA') or 'data'})"
+    """Read the images of the package; of other data sets the files are looked for, since reading them takes long."""
+    return f"{', '.join([load_data().name, *downloaded(root)])} (looked in {data_folder(root)})"
 
 
 def _routing() -> str:
     """Compare the layer that `auto` chooses with the definition."""
     layer = RoutingCapsules(48, 8, 10, 16)
-    u = torch.rand(4, 48, 8)
+    u = torch.rand(32, 48, 8)  # so many that `auto` takes a kernel
     expected = routing_by_agreement(layer.votes(u), layer.iterations)
     error = (layer(u) - expected).abs().max().item()
     if not error < 1e-5:

@@ -4,21 +4,21 @@
 `.to(device)` moves them to a device, and `Preprocess` turns a batch of them into the input of a network.
 
 To add a data set, write a function `(root, download, preprocess) -> ImageData` in a module of this package, and add it
-to `DATASETS`. `load_data` and the command line then accept its name.
+to `DATASETS`. `load_data` and the command line then accept its name. `FILES` says which files it needs.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from capsnb.data.folders import load_folder
-from capsnb.data.mnist import load_mnist, load_mnist5k
+from capsnb.data.mnist import load_mnist, load_mnist5k, mnist_files
 from capsnb.data.splits import ImageData, Split
-from capsnb.data.torchvision_sets import load_cifar, load_svhn
+from capsnb.data.torchvision_sets import cifar_files, load_cifar, load_svhn, svhn_files
 from capsnb.preprocess import Preprocess
 
 __all__ = ["DATASETS", "ImageData", "Preprocess", "Split", "load_data"]
@@ -31,6 +31,34 @@ DATASETS: dict[str, Loader] = {
     "cifar10": partial(load_cifar, "cifar10"),
     "cifar100": partial(load_cifar, "cifar100"),
 }
+FILES: dict[str, Callable[[Path], Iterable[Path]]] = {  # of the data sets that are not in the package
+    "mnist": mnist_files,
+    "svhn": svhn_files,
+    "cifar10": partial(cifar_files, "cifar10"),
+    "cifar100": partial(cifar_files, "cifar100"),
+}
+
+
+def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of the published data sets: `root`, or CAPSNB_DATA, or "data".
+
+    >>> data_folder("~/mine") == Path("~/mine").expanduser()
+    True
+    """
+    return Path(root or os.environ.get("CAPSNB_DATA") or "data").expanduser()
+
+
+def downloaded(root: str | os.PathLike[str] | None = None) -> list[str]:
+    """The data sets whose files are all in the folder. The files are looked for, not read.
+
+    Args:
+        root: as in `load_data`.
+
+    >>> downloaded("no such folder")
+    []
+    """
+    folder = data_folder(root)
+    return [name for name, files in FILES.items() if all(path.is_file() for path in files(folder))]
 
 
 def load_data(
@@ -72,7 +100,7 @@ def load_data(
         raise ValueError(
             f'unknown data set "{name}": choose one of {", ".join(DATASETS)} or folder:PATH{hint}'
         )
-    folder = Path(root or os.environ.get("CAPSNB_DATA") or "data").expanduser()
+    folder = data_folder(root)
     try:
         return DATASETS[name](folder, download, preprocess)
     except RuntimeError as error:  # torchvision's, where no mirror answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from capsnb.progress import progress_bar
 if TYPE_CHECKING:
     from PIL import Image
 
+# Formats of Pillow; without EPS, for which it would start another program on a file of a stranger.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 GREY_MODES = ("1", "L", "LA")  # modes of Pillow that are read as one channel
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # modes that are read as three channels
 MOST_PIXELS = 2**27  # of one image: between 89 million, where Pillow warns, and 179 million, where it refuses
@@ -34,7 +37,7 @@ def load_folder(path: Path, preprocess: Preprocess) -> ImageData:
         preprocess: the preprocessing.
 
     Returns:
-        The data set "folder:NAME"; the classes are in alphabetical order.
+        The data set "folder:NAME"; the classes are in alphabetical order, the same on every system.
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or a class is in one split only.
@@ -68,7 +71,7 @@ def load_folder(path: Path, preprocess: Preprocess) -> ImageData:
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of each class, both in alphabetical order, without hidden files and files of operating systems."""
+    """The files of each class, in the order of their names, without hidden files and files of operating systems."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"there is no folder {folder}: folder:PATH takes the images in PATH/train/<class>/ and "
@@ -76,11 +79,8 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
         )
 
     def visible(parent: Path) -> list[Path]:
-        return sorted(
-            entry
-            for entry in parent.iterdir()
-            if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES
-        )
+        entries = (entry for entry in parent.iterdir() if entry.name.lower() not in SYSTEM_FILES)
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
 
     classes: dict[str, list[Path]] = {}
     for entry in visible(folder):
@@ -88,8 +88,12 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
             raise ValueError(
                 f"{entry} is beside the folders of the classes: move it into {folder}/<class>/ or remove it"
             )
-        classes[entry.name] = visible(entry)
-        if not classes[entry.name]:
+        if _name(entry) in classes:
+            raise ValueError(
+                f"{entry} and another folder are one name in different letters: rename one of them"
+            )
+        classes[_name(entry)] = visible(entry)
+        if not classes[_name(entry)]:
             raise FileNotFoundError(
                 f'class "{entry.name}" is empty: put images into {entry} or remove the folder'
             )
@@ -98,9 +102,20 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
+def _name(path: Path) -> str:
+    """The name of a file or folder as text that is the same on every system.
+
+    Linux keeps any bytes: those that are no text are written as a backslash and a number. macOS takes letters apart
+    from their accents. Windows compares paths without regard to case.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(path.name).decode("utf-8", "backslashreplace"))
+
+
 def _read_images(paths: list[Path]) -> Tensor:
     """Decode image files in threads into uint8 [N, C, H, W]; C is 1 if all of them are grey, else 3."""
+    from PIL import Image
 
+    Image.init()  # here, since threads must not do so at the same time
     # chunks, because a task for each file is slower
     chunks = [paths[first : first + 256] for first in range(0, len(paths), 256)]
     images: list[np.ndarray] = []
@@ -131,11 +146,17 @@ def _decode(path: Path) -> np.ndarray:
     It is rotated as its EXIF orientation requires, its colours are those of its profile, and white stands behind what
     is transparent.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path) as image:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
+        # Opened here: of an uncompressed TIFF that it opens itself, Pillow 13 mixes the pixels up when it turns it.
+        with path.open("rb") as file, Image.open(file, formats=formats) as image:
             mode, frames = image.mode, getattr(image, "n_frames", 1)
+            if ";16" in str(image.tile):  # how the file holds pixels; Pillow would drop half of their bits
+                mode = mode.removesuffix(";16") + ";16"
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
             if frames > 1 and image.format != "MPO":  # a camera's MPO holds a picture and its previews
@@ -147,7 +168,8 @@ def _decode(path: Path) -> np.ndarray:
                 pixels = np.array(upright.convert("L" if mode in GREY_MODES else "RGB"))
                 return pixels.reshape(*pixels.shape[:2], -1)
     except Exception as error:  # Pillow's decoders raise many types of errors for a damaged file
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        reason = f"it is none of {', '.join(formats)}" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
     raise ValueError(f"{path} has {mode} pixels, not 8 bits per channel: convert it to 8-bit grey or RGB")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zipfile
 import zlib
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,9 @@ MNIST_MD5 = {  # of the unpacked files; the MD5s of the .gz files differ from mi
 }
 
 
+SAMPLE = files("capsnb") / "assets" / "mnist5k.npz"
+
+
 def load_mnist5k(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
     """Load the embedded sample of MNIST's training images.
 
@@ -33,9 +37,23 @@ def load_mnist5k(root: Path, download: bool, preprocess: Preprocess) -> ImageDat
 
     Returns:
         4,000 training and 1,000 test images of 10 classes. The test split is drawn with seed 0, 100 of each class.
+
+    Raises:
+        ValueError: the file is damaged.
     """
-    with (files("capsnb") / "assets" / "mnist5k.npz").open("rb") as file, np.load(file) as arrays:
-        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    try:
+        with SAMPLE.open("rb") as file, np.load(file) as arrays:
+            images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{SAMPLE} is damaged ({error}): install capsnb again") from error
     sample = Split(images[:, None], labels.long())
     test, train = stratified_split(sample.labels, 1000, seed=0)
     return ImageData("mnist5k", DIGITS, sample.subset(train), sample.subset(test), preprocess)
@@ -56,7 +74,7 @@ def load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
         FileNotFoundError: a file is missing.
         ValueError: a file is truncated, corrupt or mislabelled.
     """
-    if download and not all(_find_mnist(root, name) for name in MNIST_MD5):
+    if download and not all(path.is_file() for path in mnist_files(root)):
         from torchvision.datasets import MNIST
 
         MNIST(root, download=True)
@@ -69,15 +87,20 @@ def load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
     return ImageData("mnist", DIGITS, load_split("train"), load_split("t10k"), preprocess)
 
 
-def _find_mnist(root: Path, name: str) -> Path | None:
+def mnist_files(root: Path) -> list[Path]:
+    """The four files of MNIST in a folder, each where it is, or where it is expected."""
+    return [_find_mnist(root, name) for name in MNIST_MD5]
+
+
+def _find_mnist(root: Path, name: str) -> Path:
     candidates = [folder / f"{name}{end}" for folder in (root / "MNIST" / "raw", root) for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _read_idx(root: Path, name: str) -> tuple[Path, Tensor]:
     """Read a file in IDX format: a four-byte magic number, a big-endian int32 for each axis, then the bytes."""
     path = _find_mnist(root, name)
-    if path is None:
+    if not path.is_file():
         raise FileNotFoundError(
             f"{name} (or {name}.gz) is neither in {root / 'MNIST' / 'raw'} nor in {root}: put it there, pass "
             'the folder that holds it as root, or download it with load_data("mnist", download=True)'

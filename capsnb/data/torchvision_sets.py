@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,12 @@ def load_svhn(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
     """
     from torchvision.datasets import SVHN
 
-    files = {part: (root / SVHN.split_list[part][1], SVHN.split_list[part][2]) for part in ("train", "test")}
-
     def load_split(part: str) -> Split:
         dataset = SVHN(root, part, download=download)
         images = torch.from_numpy(np.ascontiguousarray(dataset.data))
-        return make_split(images, dataset.labels, DIGITS, str(files[part][0]))
+        return make_split(images, dataset.labels, DIGITS, str(root / SVHN.split_list[part][1]))
 
-    with _file_errors("svhn", files.values(), f"put it into {root}"):
+    with _file_errors("svhn", svhn_files(root), f"put it into {root}"):
         train, test = load_split("train"), load_split("test")
     return ImageData("svhn", DIGITS, train, test, preprocess)
 
@@ -58,37 +57,50 @@ def load_cifar(name: str, root: Path, download: bool, preprocess: Preprocess) ->
         FileNotFoundError: a file is missing.
         ValueError: a file is truncated, corrupt or mislabelled.
     """
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    cifar = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    folder = root / cifar.base_folder
-    files = {
-        part: [(folder / file, md5) for file, md5 in listed]
-        for part, listed in (("train", cifar.train_list), ("test", cifar.test_list))
-    }
-    meta = (folder / cifar.meta["filename"], cifar.meta["md5"])
+    cifar = _cifar(name)
 
     def load_split(part: str) -> tuple[Split, tuple[str, ...]]:
         dataset = cifar(root, train=part == "train", download=download)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         classes = tuple(dataset.classes)
-        source = " with ".join(str(path) for path, _ in files[part])
+        files = cifar.train_list if part == "train" else cifar.test_list
+        source = " with ".join(str(root / cifar.base_folder / file) for file, _ in files)
         return make_split(images, dataset.targets, classes, source), classes
 
-    with _file_errors(name, [*files["train"], *files["test"], meta], f"unpack {cifar.filename} in {root}"):
+    with _file_errors(name, cifar_files(name, root), f"unpack {cifar.filename} in {root}"):
         (train, classes), (test, _) = load_split("train"), load_split("test")
     return ImageData(name, classes, train, test, preprocess)
 
 
+def svhn_files(root: Path) -> dict[Path, str]:
+    """SVHN's files in a folder, and their MD5s."""
+    from torchvision.datasets import SVHN
+
+    return {root / file: md5 for _, file, md5 in (SVHN.split_list[part] for part in ("train", "test"))}
+
+
+def cifar_files(name: str, root: Path) -> dict[Path, str]:
+    """The unpacked files of CIFAR-10 or CIFAR-100 in a folder, and their MD5s."""
+    cifar = _cifar(name)
+    listed = [*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])]
+    return {root / cifar.base_folder / file: md5 for file, md5 in listed}
+
+
+def _cifar(name: str) -> Any:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    return {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+
+
 @contextmanager
-def _file_errors(name: str, files: Iterable[tuple[Path, str]], remedy: str) -> Iterator[None]:
+def _file_errors(name: str, files: dict[Path, str], remedy: str) -> Iterator[None]:
     """Replace torchvision's RuntimeError, which names no file, by an error for the first missing or corrupt file."""
     from torchvision.datasets.utils import check_integrity
 
     try:
         yield
     except RuntimeError as error:
-        for path, md5 in files:
+        for path, md5 in files.items():
             if not path.is_file():
                 raise FileNotFoundError(
                     f'{path} is not there: {remedy}, or download it with load_data("{name}", download=True)'

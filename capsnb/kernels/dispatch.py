@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from capsnb.functional import squash
+from capsnb.functional import needs_definition, squash
 from capsnb.kernels import native
 from capsnb.kernels.backend import RoutingBackend, Saved, check_layer, uniform_sum
 from capsnb.kernels.fused import Fused
@@ -53,7 +53,8 @@ def route(
         iterations: R >= 1.
         backend: "eager", the definition, stores the votes; "fused" computes them in tiles, in plain PyTorch; "native"
             is C++ for a CPU, compiled on first use; "triton" is for GPUs; "auto" takes "eager" for small layers and
-            batches, else "native" where it is available, else "fused".
+            batches, else "native" where it is available, else "fused". Where PyTorch exports, traces or transforms
+            (`torch.func`) the call, all of them are "eager".
         detach: let gradients flow through the last iteration only; False lets them flow through all, with "eager".
         save: what is saved for the backward pass beside u and W. "sums": two sums, `[B, J, E]` each. "inputs":
             nothing; the backward pass computes all iterations again. "couplings": the sums and the last couplings,
@@ -82,7 +83,8 @@ def route(
     output_dtype = torch.promote_types(u.dtype, weight.dtype)
     compute_dtype = torch.promote_types(output_dtype, torch.float32)
     u, weight = u.to(compute_dtype), weight.to(compute_dtype)
-    eager = backend == "eager" or not detach or (backend == "auto" and _is_small(u, weight))
+    eager = backend == "eager" or not detach or needs_definition()
+    eager = eager or (backend == "auto" and _is_small(u, weight))
     if eager or iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             if not eager:
@@ -148,7 +150,8 @@ def _route(
 @_route.register_fake
 def _like_outputs(u: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Three zeros of the shape of the output capsules, `[B, J, E]`."""
-    shape = len(u), *weight.shape[1:3]
+    # Not len(u), which is a Python number: a program would be compiled anew for each size.
+    shape = u.shape[0], *weight.shape[1:3]
     return u.new_zeros(shape), u.new_zeros(shape), u.new_zeros(shape)
 
 

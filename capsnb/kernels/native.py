@@ -97,7 +97,10 @@ def unavailable(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> 
     if J * E * max(D, 8) > 2**16:  # a thread's votes are on its stack
         return f"backend='native' is for layers of up to {2**13} output numbers, not {J} x {E}; use 'fused'"
     if library(J, E, D, dtype) is None:
-        return "backend='native' needs a C++ compiler (c++, or the one that $CXX names); use 'fused'"
+        return (
+            "backend='native' needs a C++ compiler (c++, or the one that $CXX names), which `capsnb doctor` tries; "
+            "use 'fused'"
+        )
     return None
 
 

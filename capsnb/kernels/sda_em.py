@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from capsnb.functional import EPSILON, squash
+from capsnb.functional import EPSILON, needs_definition, squash
 from capsnb.kernels.backend import check_layer
 from capsnb.kernels.fused import TILE_BYTES
 from capsnb.routing import (
@@ -271,8 +271,9 @@ def _stores_votes(u: Tensor, weight: Tensor, backend: str) -> bool:
             f'backend {backend!r} has routing by agreement ("rba") only; choose one of {", ".join(TILED_BACKENDS)}'
         )
     if backend == "auto":
-        return torch.compiler.is_compiling() or _votes_bytes(u, weight) <= MAX_STORED_TILES * _tile_bytes(u)
-    return backend == "eager"
+        small = torch.compiler.is_compiling() or _votes_bytes(u, weight) <= MAX_STORED_TILES * _tile_bytes(u)
+        return small or needs_definition()
+    return backend == "eager" or needs_definition()
 
 
 def _votes_bytes(u: Tensor, weight: Tensor) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from capsnb.functional import needs_definition
 from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.models.output import CapsuleOutput, Decoder, check_shape, make_output
@@ -136,8 +137,9 @@ class CapsNet(nn.Module):
             ValueError: images of another shape than `image_shape`.
         """
         check_shape(images, self.image_shape)
-        if self.recompute and torch.is_grad_enabled():
-            context = partial(create_selective_checkpoint_contexts, self._checkpoint_policy)
+        if self.recompute and torch.is_grad_enabled() and not needs_definition():
+            policy = partial(_keep_convolution, self.primary.conv.weight.shape)
+            context = partial(create_selective_checkpoint_contexts, policy)
             primary = checkpoint(self._primary_capsules, images, use_reentrant=False, context_fn=context)
         else:
             primary = self._primary_capsules(images)
@@ -157,12 +159,14 @@ class CapsNet(nn.Module):
         """Primary capsules, `[B, I, D]`."""
         return self.primary(torch.relu(self.conv(images)))
 
-    def _checkpoint_policy(self, _: object, operator: object, *args: Any, **__: Any) -> CheckpointPolicy:
-        """Save the output of the primary convolution; recompute everything else, which is cheap."""
-        convolution = operator is torch.ops.aten.convolution.default
-        if convolution and args[1].shape == self.primary.conv.weight.shape:
-            return CheckpointPolicy.MUST_SAVE
-        return CheckpointPolicy.PREFER_RECOMPUTE
+
+def _keep_convolution(
+    weight_shape: torch.Size, _: object, operator: object, *args: Any, **__: Any
+) -> CheckpointPolicy:
+    """Save the output of the primary convolution; recompute everything else, which is cheap."""
+    if operator is torch.ops.aten.convolution.default and args[1].shape == weight_shape:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 class ResCapsNet(CapsNet):

@@ -161,6 +161,16 @@ def _kinds(place: Path) -> Iterator[Input]:
         lambda path, read=read: partial(read, path),
     )
 
+    sample_file = place / "sample"
+    sample_file.mkdir()
+    shutil.copy(str(mnist.SAMPLE), sample_file)
+
+    def read_sample(path: Path) -> str:
+        mnist.SAMPLE = path / mnist.SAMPLE.name
+        return load_data().fingerprint
+
+    yield Input("npz", sample_file, [mnist.SAMPLE.name], lambda path: partial(_read, read_sample, path))
+
     runs, reference = place / "runs", Reference(place / "reference", ["CapsNet"])
     for name, options in (("a", ()), ("b", ("--seed", 1)), ("c", ("--iterations", 1))):
         run("train", runs / name, *OPTIONS, *options)
