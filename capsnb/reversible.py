@@ -20,13 +20,18 @@ from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
 
+from capsnb.kernels import is_fake
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
 from capsnb.values import number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
-# Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
+MAX_RESIDUE = 1e-3  # of the velocity before the first layer, which is zero, over that after the last
+# Private to PyTorch, as two flags below, which has no public way to ask; where it is gone, torch.func says by itself
+# what it cannot do.
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 # PyTorch 2.6 cannot tell export from compilation.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -99,6 +104,7 @@ class _Reversible(torch.autograd.Function):
         x, velocity, *tensors = ctx.saved_tensors
         layers, gamma = ctx.layers, ctx.gamma
         last = x if torch.is_grad_enabled() else None
+        speed = velocity.abs().max() if velocity.numel() else 0
         ctx.maybe_clear_saved_tensors()  # without retain_graph, x and velocity are freed as the loop replaces them
         needs_x, *needs = ctx.needs_input_grad[2:]
         # Detached copies: hooks of the parameters run once, on the gradients that are returned.
@@ -113,6 +119,9 @@ class _Reversible(torch.autograd.Function):
                 df.mul_(gamma).add_(dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
                     dx = dx + through_layer
+            if not is_fake(velocity) and (velocity.abs() > MAX_RESIDUE * speed).any():
+                _warn_of_residue()
+        layers.warn_of_unused(gradients, needs)
         returned = dx.double() if needs_x else None, *gradients
         if last is not None:  # create_graph=True: a second derivative must raise an error
             returned = _NoSecondDerivative.apply(last, *returned)
@@ -180,11 +189,12 @@ class MomentumCapsules(nn.ModuleList):
     multiply them further: in float32, the gradients of forty layers at 0.9 are wrong. So x and velocity are float64,
     which costs two small tensors. Rounded to the dtype of the layers, x is then recovered to the last bit of float32,
     and so is f(x). n layers cost :math:`-n \log_{10} \gamma` decimal digits; six may be lost, which allows 131 layers
-    at 0.9, and 19 at 0.5.
+    at 0.9, and 19 at 0.5. Layers that amplify differences may lose more: the backward pass warns where it shows.
 
     The backward pass draws the random numbers of the forward pass (dropout) again. Layers are computed twice in a step,
-    so they must not change themselves: batch normalisation in training mode is refused. `torch.compile` leaves this
-    stack as it is, and compiles what is around it.
+    so they must not change themselves: batch normalisation in training mode is refused. The forward pass records
+    nothing: a tensor that a layer keeps aside, for a further loss, has no gradient. `torch.compile` leaves this stack
+    as it is, and compiles what is around it.
 
     Args:
         layers: modules that map `[B, J, E]` to `[B, J, E]`; a module that occurs twice shares its weights.
@@ -232,8 +242,13 @@ class MomentumCapsules(nn.ModuleList):
             _warn_stored(
                 "nn.DataParallel gives replicas weights that are no parameters", "DistributedDataParallel"
             )
-        elif _transformed():
-            _warn_stored("torch.func does not differentiate through what is recomputed", "loss.backward()")
+        elif _transformed() or getattr(forward_ad, "_current_level", -1) >= 0:
+            _warn_stored(
+                "torch.func and forward mode do not differentiate through what is recomputed",
+                "loss.backward()",
+            )
+        elif getattr(parametrize, "_cache_enabled", 0):
+            _warn_stored("parametrize.cached keeps weights without their gradient", "leaving its context")
         elif differentiated and len(self) and not _exporting():
             return self._forward_reversible(x)
         return self.forward_plain(x)
@@ -284,6 +299,17 @@ def _warn_stored(reason: str, instead: str) -> None:
         f"MomentumCapsules stores its intermediate tensors here, as forward_plain does: {reason}. Results are the "
         f"same, memory is not saved; {instead} would save it",
         stacklevel=4,
+    )
+
+
+def _warn_of_residue() -> None:
+    """Warn of wrong gradients; the velocity that is left before the first layer measures by how much they are."""
+    warnings.warn(
+        f"MomentumCapsules could not invert its layers: more than {MAX_RESIDUE:g} of the velocity is left before the "
+        "first one, where it was zero, and gradients are about as wrong. Either a layer computes something else when "
+        "it is computed again (it changes, or draws random numbers from elsewhere than PyTorch's generator), or too "
+        "many layers amplify small differences: use forward_plain, a gamma nearer to 1, or fewer layers",
+        stacklevel=2,
     )
 
 
