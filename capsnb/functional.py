@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from capsnb.values import number, whole_number
+from capsnb.values import finite_number, whole_number
 
 EPSILON = 1e-8  # added to a squared length under the square root
 
@@ -40,7 +40,7 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
         raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
     if dim != -1 or eps != EPSILON:  # the default, in every iteration of every layer, costs nothing
         dim = whole_number("dim", dim, at_least=-s.ndim, at_most=s.ndim - 1)
-        eps = number("eps", eps, at_least=0)
+        eps = finite_number("eps", eps, at_least=0)
     vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
     squared = vectors.square().sum(dim, keepdim=True)
     v = squared / (1 + squared) * vectors * torch.rsqrt(squared + eps)

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from capsnb.kernels import is_fake
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
-from capsnb.values import number, plain
+from capsnb.values import finite_number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
 MAX_RESIDUE = 1e-3  # of the velocity before the first layer, which is zero, over that after the last
@@ -221,7 +221,7 @@ class MomentumCapsules(nn.ModuleList):
                 "gamma must be in (0, 1], got 0: a velocity would not depend on the one before it, which could not be "
                 "recovered then. Use ResidualCapsules, which is this network without momentum"
             )
-        self.gamma = number("gamma", gamma, above=0, at_most=1)
+        self.gamma = finite_number("gamma", gamma, above=0, at_most=1)
         _check_chain(self)
         self._check_digits()
 

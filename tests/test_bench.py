@@ -526,6 +526,8 @@ def test_values_have_three_digits(seconds):
             "unknown case 'a tenth'; choose from: default weights; we",
         ),
         (bench.measure_gradients, {"sweeps": [(0, 0.9)]}, "layers must be 1 or more, got 0"),
+        (bench.measure_gradients, {"sweeps": [(2, 1.5)]}, r"gamma must be in \(0, 1\], got 1.5"),
+        (bench.measure_gradients, {"sweeps": []}, "sweeps must be 1 or more, got 0"),
         (bench.measure_gradients, {"batch": 0}, "batch must be 1 or more, got 0"),
     ],
 )
