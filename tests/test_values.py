@@ -148,7 +148,6 @@ U, W = torch.randn(2, 6, 4), torch.randn(6, 3, 5, 4)
 BETAS = {"beta_use": torch.zeros(3), "beta_activation": torch.zeros(3)}
 OUTPUT = CapsuleOutput(torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2, 1, 4, 4))
 LABELS = torch.tensor([0, 2])
-DEEP_ALLOWS = {"blocks": "zero", "weight_std": "zero huge", "identity": "minus zero huge", "decoder": "list"}
 ENTRIES: dict[str, tuple[dict, dict]] = {
     "backbones.AlexBackbone": ({"in_channels": 2, "widths": (2, 3, 4, 5, 6)}, {}),
     "backbones.CapsuleHead": (CAPSULES, {"weight_std": "zero huge"}),
@@ -248,9 +247,12 @@ ENTRIES: dict[str, tuple[dict, dict]] = {
         {"image_shape": (1, 25, 26), "channels": 3, **CONVOLUTIONAL},
         {"decoder": "list"},
     ),
-    "models.capsnet.CapsNet": (DEEP, DEEP_ALLOWS),
-    "models.capsnet.MoCapsNet": (DEEP | {"gamma": 0.5}, DEEP_ALLOWS),
-    "models.capsnet.ResCapsNet": (DEEP, DEEP_ALLOWS),
+    "models.capsnet.CapsNet": (
+        DEEP,
+        {"blocks": "zero", "weight_std": "zero huge", "identity": "minus zero huge", "decoder": "list"},
+    ),
+    "models.capsnet.MoCapsNet": (DEEP | {"gamma": 0.5}, {"blocks": "zero"}),
+    "models.capsnet.ResCapsNet": (DEEP, {"blocks": "zero"}),
     "models.output.Decoder": (
         {"classes": 3, "dim": 4, "image_shape": (1, 5, 6), "hidden": (7, 8)},
         {"hidden": "list"},
