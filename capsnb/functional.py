@@ -6,19 +6,23 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from capsnb.values import number, whole_number
+from capsnb.values import finite_number, whole_number
 
 EPSILON = 1e-8  # added to a squared length under the square root
 # PyTorch 2.6 cannot tell export from compilation; there a program of torch.export holds our operators.
 _exporting = getattr(torch.compiler, "is_exporting", bool)
 # Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.
-under_torch_func = getattr(torch._C, "_are_functorch_transforms_active", bool)
+_under_torch_func = getattr(torch._C, "_are_functorch_transforms_active", bool)
+
+
+def transformed() -> bool:
+    """Whether `torch.func` or forward mode transforms what is computed."""
+    return _under_torch_func() or getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def needs_definition() -> bool:
-    """Whether PyTorch exports, traces or transforms (`torch.func`, forward mode): it then knows its own operators."""
-    forward_mode = getattr(forward_ad, "_current_level", -1) >= 0
-    return _exporting() or torch.jit.is_tracing() or under_torch_func() or forward_mode
+    """Whether PyTorch exports, traces or transforms: it then knows its own operators alone."""
+    return _exporting() or torch.jit.is_tracing() or transformed()
 
 
 def added(eps: float = EPSILON) -> float:
@@ -56,7 +60,7 @@ def squash(s: Tensor, dim: int = -1, eps: float = EPSILON) -> Tensor:
         raise TypeError(f"squash needs floating-point vectors, got {s.dtype}; call .float() on them first")
     if dim != -1 or eps != EPSILON:  # the default, in every iteration of every layer, costs nothing
         dim = whole_number("dim", dim, at_least=-s.ndim, at_most=s.ndim - 1)
-        eps = number("eps", eps, at_least=0)
+        eps = finite_number("eps", eps, at_least=0)
     vectors = s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
     squared = vectors.square().sum(dim, keepdim=True)
     v = squared / (1 + squared) * vectors * torch.rsqrt(squared + added(eps))

@@ -13,7 +13,7 @@ from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
-from capsnb.values import number, sizes
+from capsnb.values import finite_number, sizes
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
@@ -155,7 +155,7 @@ class RoutingCapsules(nn.Module):
         self.detach = routing == "rba" if detach is None else detach
         if weight_std is None:
             weight_std = WEIGHT_STD.get(routing) or default_weight_std(in_capsules, out_capsules, out_dim)
-        weight_std = number("weight_std", weight_std, at_least=0)
+        weight_std = finite_number("weight_std", weight_std, at_least=0)
         self.weight = nn.Parameter(torch.empty(in_capsules, out_capsules, out_dim, in_dim))
         nn.init.normal_(self.weight, std=weight_std)
         if routing == "sda":
@@ -229,7 +229,7 @@ def default_weight_std(in_capsules: int, out_capsules: int, out_dim: int, in_len
     0.118
     """
     I, J, E = sizes(in_capsules=in_capsules, out_capsules=out_capsules, out_dim=out_dim)
-    return J / (number("in_length", in_length, above=0) * math.sqrt(I * E))
+    return J / (finite_number("in_length", in_length, above=0) * math.sqrt(I * E))
 
 
 @torch.no_grad()
@@ -258,4 +258,4 @@ def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
     I, J, E, D = layer.weight.shape
     if (I, D) != (J, E):
         raise ValueError(f"a layer that maps {I} capsules of {D} numbers to {J} of {E} has no identity")
-    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(number("gain", gain) * J)
+    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(finite_number("gain", gain) * J)

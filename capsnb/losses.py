@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from capsnb.models import CapsuleOutput
-from capsnb.values import number
+from capsnb.values import finite_number
 
 Classification = Literal["margin", "cross_entropy"]
 CLASSIFICATIONS: tuple[str, ...] = get_args(Classification)
@@ -57,9 +57,10 @@ def margin_loss(
             f"lengths [B, J] and labels [B] are expected, got {tuple(lengths.shape)} and {tuple(labels.shape)}"
         )
     m_plus, m_minus = (
-        number(name, m, at_least=0, at_most=1) for name, m in (("m_plus", m_plus), ("m_minus", m_minus))
+        finite_number(name, m, at_least=0, at_most=1)
+        for name, m in (("m_plus", m_plus), ("m_minus", m_minus))
     )
-    down_weight = number("down_weight", down_weight, at_least=0)
+    down_weight = finite_number("down_weight", down_weight, at_least=0)
     present = (m_plus - lengths).clamp(min=0).square()
     absent = down_weight * (lengths - m_minus).clamp(min=0).square()
     target_correction = present.gather(1, labels[:, None]) - absent.gather(1, labels[:, None])
@@ -140,7 +141,7 @@ def capsule_loss(
     Raises:
         ValueError: as `margin_loss` and `reconstruction_loss`; a negative weight; an unknown classification loss.
     """
-    weight = number("reconstruction_weight", reconstruction_weight, at_least=0)
+    weight = finite_number("reconstruction_weight", reconstruction_weight, at_least=0)
     if classification not in CLASSIFICATIONS:
         raise ValueError(
             f"unknown classification {classification!r}; choose one of {', '.join(CLASSIFICATIONS)}"

@@ -14,6 +14,7 @@ import torch
 
 from capsnb import files
 from capsnb._version import __version__
+from capsnb.values import LARGEST_SEED, whole_number
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ def start_chapter(number: int | None = None, *, seed: int = 0) -> Chapter:
     if profile not in ("quick", "full"):
         raise ValueError(f"CAPSNB_PROFILE is {profile!r}; set it to 'quick' or 'full'")
     # A chapter that imports Accelerate itself would show what `distributed.import_accelerate` hides.
+    number = None if number is None else whole_number("number", number)
+    seed = whole_number("seed", seed, at_least=0, at_most=LARGEST_SEED)
     warnings.filterwarnings("ignore", message="IProgress not found")
     torch.manual_seed(seed)
     plots.use_style()

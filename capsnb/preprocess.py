@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from capsnb.values import number, plain_fields, whole_number, whole_numbers
+from capsnb.values import finite_number, plain_fields, whole_number, whole_numbers
 
 ALL_IMAGES = slice(None)
 MIN_STD = 1e-6  # a smaller standard deviation is rounding error (float32 has a precision of 1.2e-7 near 1)
@@ -208,7 +208,7 @@ def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
             [1., 3.]])
     """
     if np.ndim(degrees) == 0:
-        degrees = number("degrees", degrees)
+        degrees = finite_number("degrees", degrees)
     angles = torch.as_tensor(degrees, dtype=torch.float32, device=images.device).expand(len(images))
     corner = torch.zeros_like(angles)
     return _rotate_and_crop(images, angles, corner, corner, images.shape[2], images.shape[3])

@@ -6,6 +6,7 @@ again, and a layer that changes its buffers is an error. Taught in chapter 11, *
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -98,6 +99,19 @@ class Recorder:
     def recompute(self, number: int, tensors: list[Tensor], *, needs_x: bool) -> Recomputed:
         """The layer again, on other copies of its tensors."""
         return Recomputed(self, number, tensors, needs_x)
+
+    def warn_of_unused(self, gradients: Sequence[Tensor | None], needs: Sequence[bool]) -> None:
+        """Warn of a weight that a layer did not use when it was computed again: it may have kept what it made of it."""
+        for number, named in enumerate(self.positions):
+            idle = [name for name, index in named.items() if needs[index] and gradients[index] is None]
+            if idle:
+                warnings.warn(
+                    f"layer {number} ({type(self.layers[number]).__name__}) did not use {', '.join(idle)} in the "
+                    "backward pass, which computes it again, so there is no gradient. If the layer keeps what it "
+                    "computed from its weights, call forward_plain; if it does not use them, freeze them with "
+                    "requires_grad_(False)",
+                    stacklevel=3,
+                )
 
     def autocast_as_recorded(self) -> AbstractContextManager[Any]:
         """Autocast as it was in the forward pass; entering it costs time, so it is left out where it is and was off."""

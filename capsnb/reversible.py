@@ -20,13 +20,16 @@ from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from capsnb.functional import needs_definition, under_torch_func
+from capsnb.functional import needs_definition, transformed
+from capsnb.kernels import is_fake
 from capsnb.layers import RoutingCapsules
 from capsnb.recomputation import Recorder, call_layer, compute_dtype
-from capsnb.values import number, plain
+from capsnb.values import finite_number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
+MAX_RESIDUE = 1e-3  # of the velocity before the first layer, which is zero, over that after the last
 
 
 def momentum_step(
@@ -96,6 +99,7 @@ class _Reversible(torch.autograd.Function):
         x, velocity, *tensors = ctx.saved_tensors
         layers, gamma = ctx.layers, ctx.gamma
         last = x if torch.is_grad_enabled() else None
+        speed = velocity.abs().max() if velocity.numel() else 0
         ctx.maybe_clear_saved_tensors()  # without retain_graph, x and velocity are freed as the loop replaces them
         needs_x, *needs = ctx.needs_input_grad[2:]
         # Detached copies: hooks of the parameters run once, on the gradients that are returned.
@@ -110,6 +114,11 @@ class _Reversible(torch.autograd.Function):
                 df.mul_(gamma).add_(dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
                     dx = dx + through_layer
+            # Not on a GPU, for which the host would have to wait.
+            near = velocity.device.type == "cpu" and not is_fake(velocity)
+            if near and (velocity.abs() > MAX_RESIDUE * speed).any():
+                _warn_of_residue()
+        layers.warn_of_unused(gradients, needs)
         returned = dx.double() if needs_x else None, *gradients
         if last is not None:  # create_graph=True: a second derivative must raise an error
             returned = _NoSecondDerivative.apply(last, *returned)
@@ -177,11 +186,12 @@ class MomentumCapsules(nn.ModuleList):
     multiply them further: in float32, the gradients of forty layers at 0.9 are wrong. So x and velocity are float64,
     which costs two small tensors. Rounded to the dtype of the layers, x is then recovered to the last bit of float32,
     and so is f(x). n layers cost :math:`-n \log_{10} \gamma` decimal digits; six may be lost, which allows 131 layers
-    at 0.9, and 19 at 0.5.
+    at 0.9, and 19 at 0.5. Layers that amplify differences may lose more: the backward pass warns where it shows.
 
     The backward pass draws the random numbers of the forward pass (dropout) again. Layers are computed twice in a step,
-    so they must not change themselves: batch normalisation in training mode is refused. `torch.compile` leaves this
-    stack as it is, and compiles what is around it.
+    so they must not change themselves: batch normalisation in training mode is refused. The forward pass records
+    nothing: a tensor that a layer keeps aside, for a further loss, has no gradient. `torch.compile` leaves this stack
+    as it is, and compiles what is around it.
 
     Args:
         layers: modules that map `[B, J, E]` to `[B, J, E]`; a module that occurs twice shares its weights.
@@ -208,7 +218,7 @@ class MomentumCapsules(nn.ModuleList):
                 "gamma must be in (0, 1], got 0: a velocity would not depend on the one before it, which could not be "
                 "recovered then. Use ResidualCapsules, which is this network without momentum"
             )
-        self.gamma = number("gamma", gamma, above=0, at_most=1)
+        self.gamma = finite_number("gamma", gamma, above=0, at_most=1)
         _check_chain(self)
         self._check_digits()
 
@@ -229,8 +239,13 @@ class MomentumCapsules(nn.ModuleList):
             _warn_stored(
                 "nn.DataParallel gives replicas weights that are no parameters", "DistributedDataParallel"
             )
-        elif under_torch_func():
-            _warn_stored("torch.func does not differentiate through what is recomputed", "loss.backward()")
+        elif transformed():
+            _warn_stored(
+                "torch.func and forward mode do not differentiate through what is recomputed",
+                "loss.backward()",
+            )
+        elif getattr(parametrize, "_cache_enabled", 0):
+            _warn_stored("parametrize.cached keeps weights without their gradient", "leaving its context")
         elif differentiated and len(self) and not needs_definition():
             return self._forward_reversible(x)
         return self.forward_plain(x)
@@ -281,6 +296,17 @@ def _warn_stored(reason: str, instead: str) -> None:
         f"MomentumCapsules stores its intermediate tensors here, as forward_plain does: {reason}. Results are the "
         f"same, memory is not saved; {instead} would save it",
         stacklevel=4,
+    )
+
+
+def _warn_of_residue() -> None:
+    """Warn of wrong gradients; the velocity that is left before the first layer measures by how much they are."""
+    warnings.warn(
+        f"MomentumCapsules could not invert its layers: more than {MAX_RESIDUE:g} of the velocity is left before the "
+        "first one, where it was zero, and gradients are about as wrong. Either a layer computes something else when "
+        "it is computed again (it changes, or draws random numbers from elsewhere than PyTorch's generator), or too "
+        "many layers amplify small differences: use forward_plain, a gamma nearer to 1, or fewer layers",
+        stacklevel=2,
     )
 
 

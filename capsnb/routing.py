@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from capsnb.functional import added, squash
-from capsnb.values import number, whole_number
+from capsnb.values import finite_number, whole_number
 
 NEAR_COUPLING = 0.9  # p of SDA: the coupling to an output capsule at half the mean distance
 VARIANCE_FLOOR = 1e-4
@@ -280,7 +280,7 @@ def em_routing(
             f"beta_use and beta_activation of shape [{J}] are expected, got {tuple(beta_use.shape)} and "
             f"{tuple(beta_activation.shape)}"
         )
-    inverse_temperature = number("inverse_temperature", inverse_temperature, above=0)
+    inverse_temperature = finite_number("inverse_temperature", inverse_temperature, above=0)
     input_dtype, votes, activations = votes.dtype, _at_least_float32(votes), _at_least_float32(activations)
     history = []
     R = votes.new_full((B, I, J), 1 / J)

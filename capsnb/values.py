@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import partial
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -59,13 +60,14 @@ def sizes(**given: Any) -> list[int]:
     return [whole_number(name, value) for name, value in given.items()]
 
 
-def whole_numbers(name: str, values: Any, count: int | None = None) -> tuple[Any, ...]:
-    """Return whole numbers of at least one from a tuple, a list, an array or a tensor.
+def whole_numbers(name: str, values: Any, count: int | None = None, **limits: Any) -> tuple[Any, ...]:
+    """Return whole numbers, of at least one, from a tuple, a list, an array or a tensor.
 
     Args:
         name: what an error calls them.
         values: the numbers.
         count: how many are expected; None for any number of them.
+        limits: `at_least` and `at_most` of `whole_number`.
 
     Raises:
         TypeError: it is no sequence, or one of them is no whole number.
@@ -74,16 +76,19 @@ def whole_numbers(name: str, values: Any, count: int | None = None) -> tuple[Any
     >>> whole_numbers("image_shape", np.array([1, 28, 28]), 3)
     (1, 28, 28)
     """
-    several = "whole numbers" if count is None else f"{count} whole numbers"
-    if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-        raise TypeError(f"{name} must be {several}, got {_shown(values)}")
-    found = tuple(whole_number(f"each number of {name}", value) for value in values)
-    if count not in (None, len(found)):
-        raise ValueError(f"{name} must be {several}, got {_shown(values)}")
-    return found
+    return _each(partial(whole_number, **limits), f"{count or ''} whole numbers".strip(), name, values, count)
 
 
-def number(
+def finite_numbers(name: str, values: Any, count: int | None = None) -> tuple[Any, ...]:
+    """Return finite numbers from a tuple, a list, an array or a tensor; arguments and errors as of `whole_numbers`.
+
+    >>> finite_numbers("limits", torch.tensor([0, 0.5]), 2)
+    (0.0, 0.5)
+    """
+    return _each(finite_number, f"{count or ''} numbers".strip(), name, values, count)
+
+
+def finite_number(
     name: str,
     value: Any,
     *,
@@ -98,7 +103,7 @@ def number(
         TypeError: it is no number.
         ValueError: it is not finite, or outside its range.
 
-    >>> number("gamma", np.float32(0.5), above=0, at_most=1)
+    >>> finite_number("gamma", np.float32(0.5), above=0, at_most=1)
     0.5
     """
     found: float = _typed(name, value, {float})
@@ -128,6 +133,8 @@ def plain_fields(configuration: Any) -> None:
 
 
 def _typed(name: str, value: Any, kinds: set[Any]) -> Any:
+    if type(value) in kinds:  # the usual case, also inside a forward pass
+        return value
     number = plain(value)
     if isinstance(number, bool):
         fits = bool in kinds
@@ -143,6 +150,15 @@ def _typed(name: str, value: Any, kinds: set[Any]) -> Any:
         expected = " or ".join(text for kind, text in wanted.items() if kind in kinds)
         raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
     return number
+
+
+def _each(one: Callable[..., Any], wanted: str, name: str, values: Any, count: int | None) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be {wanted}, got {_shown(values)}")
+    found = tuple(one(f"each number of {name}", value) for value in values)
+    if count not in (None, len(found)):
+        raise ValueError(f"{name} must be {wanted}, got {_shown(values)}")
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -315,9 +315,10 @@ def test_ratios_are_those_to_the_residual_stack():
     )
     for case in ("stack, 1 block", "stack, 3 blocks", "stack, each block"):
         residual, moving = (result[case, name] for name in ("ResCapsNet", "MoCapsNet"))
-        assert residual["times_residual"] == residual["inference_residual"] == 1
-        assert moving["times_residual"] == moving["median"] / residual["median"]
-        assert moving["inference_residual"] == moving["inference"] / residual["inference"]
+        for ratio, figure in depth.RATIOS.items():
+            noise = min(moving[figure], residual[figure]) <= 0  # as a slope may be on a busy machine
+            assert residual[ratio] == (1 if residual[figure] > 0 else None)
+            assert moving[ratio] == (None if noise else moving[figure] / residual[figure])
     first, last = (result[f"stack, {n}", "MoCapsNet"] for n in ("1 block", "3 blocks"))
     each = result["stack, each block", "MoCapsNet"]
     for column in depth.SLOPES:
@@ -526,6 +527,8 @@ def test_values_have_three_digits(seconds):
             "unknown case 'a tenth'; choose from: default weights; we",
         ),
         (bench.measure_gradients, {"sweeps": [(0, 0.9)]}, "layers must be 1 or more, got 0"),
+        (bench.measure_gradients, {"sweeps": [(2, 1.5)]}, "gamma must be in (0, 1], got 1.5"),
+        (bench.measure_gradients, {"sweeps": []}, "sweeps must be 1 or more, got 0"),
         (bench.measure_gradients, {"batch": 0}, "batch must be 1 or more, got 0"),
     ],
 )

@@ -2,13 +2,20 @@
 
 import copy
 import io
+import itertools
 import pickle
+import random
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint
 
 from capsnb import MomentumCapsules, ResidualCapsules, RoutingCapsules
 from capsnb.profiling import saved_bytes
@@ -435,3 +442,227 @@ def test_transforms_of_torch_func_get_an_answer():
     with pytest.warns(UserWarning, match="torch.func"):
         found = torch.func.grad(lambda y: stack(y).sum())(x)
     torch.testing.assert_close(found, expected)
+
+
+class Tanh(nn.Module):
+    """A layer with registered weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).tanh()
+
+
+class Calls(nn.Module):
+    """A layer that calls a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Adapted(nn.Module):
+    """A frozen layer, and a buffer that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.register_buffer("change", torch.zeros(4, 4).requires_grad_())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.frozen(x) + x @ self.change
+
+
+def elsewhere() -> nn.Linear:
+    return nn.Linear(4, 4)
+
+
+def hooked(hook: Callable[..., Tensor]) -> Tanh:
+    layer = Tanh()
+    layer.register_forward_hook(hook)
+    return layer
+
+
+def with_context() -> nn.Module:
+    """A layer that uses what a part of the network outside of the stack computed."""
+    layer, context = Tanh(), elsewhere()(torch.ones(4))
+    return Calls(lambda x: layer(x) * context)
+
+
+def in_a_list() -> nn.Module:
+    layer = Calls(lambda x: layer.held[0](x))
+    layer.held = [elsewhere()]
+    return layer
+
+
+def past_registration() -> nn.Module:
+    layer = Calls(lambda x: layer.hidden(x))
+    object.__setattr__(layer, "hidden", elsewhere())
+    return layer
+
+
+def of_another_layer(first: nn.Module) -> nn.Module:
+    return Calls(lambda x: x @ first.linear.weight)
+
+
+UNSEEN = {
+    "a closure over a tensor": lambda _: Calls(partial(torch.matmul, other=torch.eye(4).requires_grad_())),
+    "a function of a tensor": lambda _: Calls(partial(torch.matmul, other=2 * torch.eye(4).requires_grad_())),
+    "a module in a list": lambda _: in_a_list(),
+    "a module past registration": lambda _: past_registration(),
+    "a layer's weight in another layer": of_another_layer,
+    "what an encoder computed": lambda _: with_context(),
+    "a hook with a weight": lambda _: hooked(lambda *given: given[-1] @ torch.eye(4).requires_grad_()),
+    "a compiled closure": lambda _: torch.compile(in_a_list(), backend="aot_eager"),
+    "a closure in a checkpoint": lambda _: Calls(
+        partial(checkpoint, elsewhere().forward, use_reentrant=False)
+    ),
+    "a closure in a stack": lambda _: MomentumCapsules([Calls(elsewhere().forward)]),
+}
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("make", UNSEEN.values(), ids=UNSEEN)
+def test_a_weight_that_the_stack_cannot_see_is_refused(make):
+    first = Tanh()
+    stack, x = MomentumCapsules([first, make(first)]), torch.randn(2, 3, 4, requires_grad=True)
+    with pytest.raises(ValueError, match=r"layer \d \(\w+\) uses a tensor of shape .* register it"):
+        stack(x).sum().backward()
+
+
+def normed(norm: Callable[[nn.Module], object]) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        layer = Tanh()
+        norm(layer.linear)
+        return layer
+
+    return make
+
+
+def tied() -> nn.Module:
+    one, other = Tanh(), Tanh()
+    other.linear.weight = one.linear.weight
+    return nn.Sequential(one, other)
+
+
+def backward_hooked() -> nn.Module:
+    layer = Tanh()
+    layer.register_full_backward_hook(lambda _, gradients, __: tuple(2 * g for g in gradients))
+    layer.linear.weight.register_hook(lambda gradient: 3 * gradient)
+    return layer
+
+
+def with_own_gradient(x: Tensor) -> Tensor:
+    y = x.sin()
+    if y.requires_grad:
+        y.register_hook(lambda gradient: 2 * gradient)
+    return y
+
+
+SEEN = {
+    "tied weights": tied,
+    "weight norm": normed(parametrizations.weight_norm),
+    "orthogonal weights": normed(parametrizations.orthogonal),
+    "a trained buffer": Adapted,
+    "backward hooks": backward_hooked,
+    "a forward hook": lambda: hooked(lambda *given: 2 * given[-1]),
+    "a hook of a tensor": lambda: nn.Sequential(Tanh(), Calls(with_own_gradient)),
+    "a compiled layer": lambda: torch.compile(Tanh(), backend="aot_eager"),
+    "a stack in a stack": lambda: MomentumCapsules([Tanh(), Tanh()]),
+    "a constant in a list": lambda: Closure(torch.ones(3, 4, 4)),
+}
+
+
+def trained_tensors(stack: nn.Module) -> list[Tensor]:
+    return [t for t in (*stack.parameters(), *stack.buffers()) if t.requires_grad]
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.filterwarnings("error:MomentumCapsules", "error:layer")
+@pytest.mark.parametrize("make", SEEN.values(), ids=SEEN)
+def test_weights_that_the_stack_can_see_get_their_gradients(make):
+    stack, x = MomentumCapsules([make(), Tanh(), make()]), torch.randn(2, 3, 4, requires_grad=True)
+    wanted = [x, *trained_tensors(stack)]
+    found, expected = (
+        torch.autograd.grad(run(x).square().sum(), wanted) for run in (stack, stack.forward_plain)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_where_weights_are_kept_without_their_gradient_intermediate_tensors_are_stored():
+    stack, x = MomentumCapsules([normed(parametrizations.weight_norm)()]), torch.randn(2, 3, 4)
+    expected = torch.autograd.grad(stack.forward_plain(x).sum(), list(stack.parameters()))
+    with parametrize.cached(), pytest.warns(UserWarning, match=r"parametrize\.cached keeps weights"):
+        found = torch.autograd.grad(stack(x).sum(), list(stack.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_forward_mode_gets_an_answer():
+    stack, x, change = MomentumCapsules([Tanh(), Tanh()]).double(), *torch.randn(2, 2, 3, 4).double()
+    with forward_ad.dual_level(), pytest.warns(UserWarning, match="forward mode"):
+        found = forward_ad.unpack_dual(stack(forward_ad.make_dual(x, change))).tangent
+    step = 1e-6 * change
+    torch.testing.assert_close(found, (stack(x + step) - stack(x - step)) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+class Caches(nn.Module):
+    """A layer that keeps what it made of its weight when it was first called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.kept = nn.Parameter(torch.eye(4)), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = self.weight.tanh() if self.kept is None else self.kept
+        return x @ self.kept
+
+
+def test_a_weight_without_a_gradient_is_told():
+    stack, x = MomentumCapsules([Tanh(), Caches()]), torch.randn(2, 3, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match=r"layer 1 \(Caches\) did not use weight in the backward pass"):
+        gradients = torch.autograd.grad(stack(x).sum(), [*stack.parameters()], allow_unused=True)
+    assert [gradient is None for gradient in gradients] == [False, False, True]
+
+
+def counting() -> nn.Module:
+    numbers = itertools.count(1)
+    return Calls(lambda x: x * next(numbers))
+
+
+def with_own_generator() -> nn.Module:
+    own = torch.Generator()
+    return Calls(lambda x: x * torch.rand((), generator=own))
+
+
+CHANGING = {
+    "a counter": counting,
+    "Python's random numbers": lambda: Calls(lambda x: x * random.random()),
+    "a generator of its own": with_own_generator,
+    "dropout that is switched off": lambda: nn.Dropout(0.5),
+}
+
+
+@pytest.mark.parametrize("make", CHANGING.values(), ids=CHANGING)
+def test_a_layer_that_computes_something_else_the_second_time_is_told(make):
+    """Gradients are wrong then; the velocity before the first layer, which is known to be zero, shows it."""
+    stack, x = MomentumCapsules([Tanh(), make(), Tanh()]), torch.randn(2, 3, 4, requires_grad=True)
+    output = stack(x).sum()
+    stack.eval()
+    with pytest.warns(UserWarning, match="could not invert its layers"):
+        output.backward()
+
+
+def test_more_layers_than_can_be_inverted_are_told():
+    """In float64 nothing is rounded on the way, so differences grow from layer to layer."""
+    stack, x, g = problem(131, J=32, E=8)
+    with pytest.warns(UserWarning, match="could not invert its layers"):
+        found = results(stack, stack, x, g)
+    expected = results(stack.forward_plain, stack, x, g)
+    assert max((a - b).norm() / b.norm() for a, b in zip(found[2:], expected[2:], strict=True)) > 1e-3

@@ -24,7 +24,7 @@ from capsnb.bench.measurement import (
 from capsnb.profiling import format_error
 from capsnb.progress import progress_bar
 from capsnb.reversible import MomentumCapsules
-from capsnb.values import number, whole_number
+from capsnb.values import finite_number, whole_number
 
 WEIGHT_SCALES = {"default weights": 1.0, "weights times 0.1": 0.1}
 SWEEPS = (*((n, 0.9) for n in (2, 4, 8, 16, 32, 40)), *((16, gamma) for gamma in (0.5, 0.7, 0.99)))
@@ -143,7 +143,7 @@ def measure_gradients(
     settings = whole_settings(batch=batch, seed=seed)
     batch, seed = settings.values()
     names = select(only, INVERSION_VARIANTS, "name")
-    pairs = [(whole_number("layers", n), number("gamma", g, above=0, at_most=1)) for n, g in sweeps]
+    pairs = [(whole_number("layers", n), finite_number("gamma", g, above=0, at_most=1)) for n, g in sweeps]
     whole_number("sweeps", len(pairs))
     lines = []
     for case in select(cases, WEIGHT_SCALES, "case"):

@@ -17,7 +17,7 @@ import typer
 from capsnb.backbones import CapsuleHead
 from capsnb.data import DATASETS
 from capsnb.models import NETWORKS, constructors
-from capsnb.values import number, whole_numbers
+from capsnb.values import finite_number, whole_numbers
 
 DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
 Root = Annotated[
@@ -207,7 +207,7 @@ def seconds(budget: str) -> float:
     """
     units = {"s": 1, "m": 60, "h": 3600}
     try:
-        return number("budget", float(budget[:-1]), at_least=0) * units[budget[-1]]
+        return finite_number("budget", float(budget[:-1]), at_least=0) * units[budget[-1]]
     except (KeyError, ValueError, IndexError):
         raise ValueError(f"budget is a time such as 90s, 8m or 2h, got {budget!r}") from None
 

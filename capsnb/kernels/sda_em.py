@@ -29,7 +29,7 @@ from capsnb.routing import (
     floored_variance,
     scaled_distance_routing,
 )
-from capsnb.values import number
+from capsnb.values import finite_number
 
 TILED_BACKENDS = ("eager", "fused", "auto")
 MAX_STORED_TILES = (
@@ -123,7 +123,7 @@ def route_by_em(
     (torch.Size([2, 3, 4]), True)
     """
     iterations = check_layer(u, weight, iterations)
-    inverse_temperature = number("inverse_temperature", inverse_temperature, above=0)
+    inverse_temperature = finite_number("inverse_temperature", inverse_temperature, above=0)
     eager = _stores_votes(u, weight, backend)
     output_dtype, (u, weight, beta_use, beta_activation) = _to_compute_dtype(
         u, weight, beta_use, beta_activation

@@ -16,7 +16,7 @@ from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules, add_identity_
 from capsnb.models.output import CapsuleOutput, Decoder, check_shape, make_output
 from capsnb.reversible import MomentumCapsules, ResidualCapsules
-from capsnb.values import number, sizes, whole_number, whole_numbers
+from capsnb.values import finite_number, sizes, whole_number, whole_numbers
 
 
 class CapsNet(nn.Module):
@@ -92,7 +92,7 @@ class CapsNet(nn.Module):
             hidden_capsules=hidden_capsules,
             class_dim=class_dim,
         )
-        identity = number("identity", identity)
+        identity = finite_number("identity", identity)
         self.conv = nn.Conv2d(in_channels, channels, kernel_size=9)
         self.primary = PrimaryCapsules(channels, capsule_types, capsule_dim)
         locations = math.prod((side - 8 - 9) // 2 + 1 for side in sides)

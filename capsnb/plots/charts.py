@@ -29,6 +29,7 @@ from torch import Tensor
 
 from capsnb.plots.images import to_array
 from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure, in_style
+from capsnb.values import finite_number, whole_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +75,9 @@ def lines(
     >>> lines({"house": [0.85, 0.97], "boat": [0.14, 0.83]}, [1, 10], ylabel="length", xlabel="rounds").alt
     'Length over rounds from 1 to 10: house: 0.85 to 0.97; boat: 0.14 to 0.83.'
     """
+    first = whole_number("first", first, at_least=0)
+    every = None if every is None else whole_number("every", every)
+    floor = None if floor is None else finite_number("floor", floor)
     if not values:
         raise ValueError("lines needs at least one line: {name: heights}")
     drawn = {name: _points_of(name, heights, x) for name, heights in values.items()}
@@ -179,6 +183,7 @@ def points(
         raise ValueError(
             f'points needs {{name: {{place: values}}}}, and means "line", "bar" or None, not {means!r}'
         )
+    apart, first = finite_number("apart", apart, at_least=0), whole_number("first", first, at_least=0)
     axis, told = open_panel(panel), []
     at = _places(axis, panel, values, "y" if horizontal else "x")
     turn = slice(None, None, -1 if horizontal else 1)
@@ -271,6 +276,7 @@ def bars(
     """
     if not any(values.values()):
         raise ValueError("bars needs at least one bar: {name: {row: length}}")
+    first = whole_number("first", first, at_least=0)
     axis, told = open_panel(panel), []
     at = _places(axis, panel, values, "x" if vertical else "y")
     draw, thickness, base = (axis.bar, "width", "bottom") if vertical else (axis.barh, "height", "left")

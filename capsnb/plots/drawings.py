@@ -14,6 +14,7 @@ import numpy as np
 from capsnb.plots import charts
 from capsnb.plots.charts import Numbers, add_alt, finish, floats, numbers, open_panel, set_axes
 from capsnb.plots.style import COLOURS, INK, WIDTH, figure, in_style
+from capsnb.values import finite_numbers, whole_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,12 @@ def heatmaps(
         raise ValueError(
             f"heatmaps needs {len(panels)} matrices [rows, columns], one for each panel, got {shapes}"
         )
-    low, high = limits or (min(m.min() for m in drawn.values()), max(m.max() for m in drawn.values()))
+    if limits is None:
+        low, high = min(m.min() for m in drawn.values()), max(m.max() for m in drawn.values())
+    else:
+        low, high = finite_numbers("limits", limits, 2)
+        if low > high:
+            raise ValueError(f"limits must be the lower value and the higher one, got {low} and {high}")
     few_colours, told = colormaps[cmap].resampled(32), []  # each colour of the bar is a shape in the page
     for axis, (name, matrix) in zip(panels, drawn.items(), strict=True):
         picture = axis.imshow(matrix, cmap=few_colours, vmin=low, vmax=high)
@@ -107,6 +113,7 @@ def vectors(
     >>> vectors({"votes": [[3, 4], [0, 1]], "v": [[0.6, 0.8]]}, title="Votes").alt
     'Votes. Votes: 2 arrows, 1 to 5 long; v: 1 arrow, 1 long.'
     """
+    first = whole_number("first", first, at_least=0)
     axis, told = open_panel(panel), []
     for k, (name, rows) in enumerate(values.items(), first):
         ends = floats(rows)
@@ -175,6 +182,7 @@ def diagram(
             f"diagram needs boxes, and arrows between numbers from 0 to {len(boxes) - 1}, got {lead}"
         )
     fig, axis = figure(title, width=width, height=height)
+    width, height = fig.get_size_inches()
     axis.set(xlim=(0, width), ylim=(0, height - (0.35 if title else 0)))
     axis.axis("off")
     middles, patches = [(x, y) for x, y, *_ in boxes.values()], []

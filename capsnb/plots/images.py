@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from capsnb.data import ImageData
 from capsnb.evaluation import Evaluation, device_of, evaluating
 from capsnb.plots.style import WIDTH, describe, figure, in_style
+from capsnb.values import finite_numbers, whole_number, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +55,7 @@ def image_grid(
     pixels = _pixels(images)
     if titles is not None and len(titles) != len(pixels):
         raise ValueError(f"{len(titles)} titles for {len(pixels)} images: give one each")
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns={columns} must be at least 1")
+    columns = None if columns is None else whole_number("columns", columns)
     if rows and len(rows) != math.ceil(len(pixels) / (columns or len(pixels))):
         raise ValueError(
             f"{len(rows)} names of rows for {len(pixels)} images with columns={columns}: give one each"
@@ -92,8 +92,7 @@ def mistakes(evaluation: Evaluation, data: ImageData, count: int = 12) -> Figure
             f"the evaluation is of {evaluation.count} images of {evaluation.dataset!r}, but data holds "
             f"{len(split)} of {data.name!r}: evaluate the model on this data first"
         )
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1")
+    count = whole_number("count", count)
     shown = evaluation.mistakes[:count]
     if not shown:
         fig, axis = figure(f"no mistakes in {evaluation.count:,} images", height=1)
@@ -127,8 +126,7 @@ def reconstructions(model: nn.Module, data: ImageData, count: int = 10) -> Figur
 
     >>> reconstructions(model, data)  # doctest: +SKIP
     """
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1")
+    count = whole_number("count", count)
     labels = to_array(data.test.labels)
     member = labels[:, None] == np.unique(labels)  # [N, classes]
     position = member.cumsum(axis=0)[member]  # of each image among those of its class
@@ -177,17 +175,15 @@ def perturbations(
 
     >>> perturbations(model, data, index=3, dimensions=range(16))  # doctest: +SKIP
     """
-    if not 0 <= index < len(data.test):
-        raise ValueError(f"index={index} is not in the test split: choose 0 to {len(data.test) - 1}")
+    index = whole_number("index", index, at_least=0, at_most=len(data.test) - 1)
     _, winners, capsules, plain = _reconstruct(model, data, np.array([index]))
     winner, size = int(winners[0]), capsules.shape[-1]
-    rows = list(range(size) if dimensions is None else dimensions)
+    chosen = range(size) if dimensions is None else dimensions
+    rows = whole_numbers("dimensions", chosen, at_least=0, at_most=size - 1)
     steps = np.linspace(-0.25, 0.25, 11) if values is None else values
-    added = torch.tensor([*steps], dtype=capsules.dtype)
-    if not rows or not len(added) or min(rows) < 0 or max(rows) >= size:
-        raise ValueError(
-            f"dimensions={rows} with {len(added)} values: give at least one of each, dimensions from 0 to {size - 1}"
-        )
+    added = torch.tensor(finite_numbers("values", steps), dtype=capsules.dtype)
+    if not rows or not len(added):
+        raise ValueError(f"dimensions and values must be at least one each, got {len(rows)} and {len(added)}")
     drawn = _change(model, capsules, winner, rows, added)
     effect = np.abs(drawn - plain).mean(axis=(2, 3, 4)).max(axis=1)
     shown = np.argsort(-effect, kind="stable")[:6] if dimensions is None else np.arange(len(rows))

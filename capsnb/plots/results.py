@@ -16,6 +16,7 @@ from capsnb.evaluation import Evaluation, wilson_interval
 from capsnb.plots.charts import add_alt, clause, in_words, number, numbers, steady, tell
 from capsnb.plots.style import COLOURS, INK, LINES, MARKERS, WIDTH, describe, figure, in_style, name_ticks
 from capsnb.training import History
+from capsnb.values import finite_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,7 +206,7 @@ def tint(share: float | np.ndarray, deepest: float = 0.5) -> float | np.ndarray:
     >>> round(tint(1.0), 2)
     0.5
     """
-    return 0.08 + (deepest - 0.08) * share
+    return 0.08 + (finite_number("deepest", deepest, at_least=0, at_most=1) - 0.08) * share
 
 
 def _percent(share: float) -> str:
@@ -230,8 +231,7 @@ def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
 
     >>> roc(evaluate(model, data))  # doctest: +SKIP
     """
-    if not 0 < zoom <= 1:
-        raise ValueError(f"zoom={zoom} must be in (0, 1]: the side of the corner that is enlarged")
+    zoom = finite_number("zoom", zoom, above=0, at_most=1)
     drawn = [curve for curve in evaluation.roc if curve["fpr"]]
     if not drawn:
         raise ValueError(f"no class of {evaluation.dataset!r} has a ROC curve: it holds a single class")

@@ -9,6 +9,7 @@ import numpy as np
 
 from capsnb.plots.images import Images, to_array
 from capsnb.plots.style import COLOURS, INK, describe, figure, in_style, name_ticks
+from capsnb.values import whole_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,7 @@ def couplings(
     >>> couplings(np.full((3, 1, 8, 4), 0.25)).alt[:48]
     'Couplings of 8 input capsules to 4 output capsul'
     """
+    rows = whole_number("rows", rows)
     shares = _check_couplings(to_array(couplings), example)  # [R, I, J]
     iterations, inputs, outputs = shares.shape
     names = [str(label) for label in (range(outputs) if labels is None else labels)]
@@ -78,8 +80,7 @@ def _check_couplings(couplings: np.ndarray, example: int) -> np.ndarray:
     """Return the couplings [R, I, J] of one example of [R, B, I, J]."""
     if couplings.ndim != 4 or 0 in couplings.shape:
         raise ValueError(f"couplings must be [R, B, I, J], got shape {couplings.shape}")
-    if not 0 <= example < couplings.shape[1]:
-        raise ValueError(f"example={example} is not in the batch: choose 0 to {couplings.shape[1] - 1}")
+    example = whole_number("example", example, at_least=0, at_most=couplings.shape[1] - 1)
     if not np.allclose(couplings.sum(axis=-1), 1, atol=1e-2):
         raise ValueError(
             "couplings must sum to one over J, the last axis: was the softmax over another axis?"

@@ -15,6 +15,7 @@ import numpy as np
 from cycler import cycler
 
 from capsnb.defaults import default_settings
+from capsnb.values import finite_number, whole_number
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -105,6 +106,9 @@ def figure(
     """
     from matplotlib.figure import Figure
 
+    rows, columns = (whole_number(name, n, at_most=99) for name, n in (("rows", rows), ("columns", columns)))
+    width = finite_number("width", width, above=0)
+    height = None if height is None else finite_number("height", height, above=0)
     with in_style():
         default_height = rows * {1: 3.3, 2: 2.9}.get(columns, 2.3) + (0.3 if title else 0)
         # Not pyplot's: the notebook would show it a second time at the end of the cell.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from capsnb.losses import Classification
-from capsnb.values import LARGEST_SEED, number, plain_fields, whole_number
+from capsnb.values import LARGEST_SEED, finite_number, plain_fields, whole_number
 
 
 def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -95,9 +95,9 @@ class TrainConfig:
         plain_fields(self)
         for name in ("epochs", "batch_size", "step_epochs", "accumulate"):
             whole_number(name, getattr(self, name))
-        number("learning_rate", self.learning_rate, above=0)
-        number("decay", self.decay, above=0, at_most=1)
-        number("reconstruction_weight", self.reconstruction_weight, at_least=0)
+        finite_number("learning_rate", self.learning_rate, above=0)
+        finite_number("decay", self.decay, above=0, at_most=1)
+        finite_number("reconstruction_weight", self.reconstruction_weight, at_least=0)
         whole_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
@@ -113,7 +113,7 @@ class TrainConfig:
         >>> TrainConfig(epochs=4, schedule="step", decay=0.5, learning_rate=1.0).learning_rate_at(2.5)
         0.5
         """
-        t = number("t", t, at_least=0, at_most=self.epochs)
+        t = finite_number("t", t, at_least=0, at_most=self.epochs)
         done = t / self.epochs
         factor = {
             "constant": lambda: 1.0,

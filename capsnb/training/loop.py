@@ -27,7 +27,7 @@ from capsnb.progress import progress_bar
 from capsnb.training import checkpoint
 from capsnb.training.config import OPTIMIZERS, TrainConfig
 from capsnb.training.history import Epoch, History
-from capsnb.values import number
+from capsnb.values import finite_number
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,7 +80,7 @@ def fit(
         ValueError: the model's outputs do not fit the classes; its weights cannot be trained; fp16 or tf32 without a
             GPU that has it; a checkpoint of another run.
     """
-    budget = budget if budget == math.inf else number("budget", budget, at_least=0)
+    budget = budget if budget == math.inf else finite_number("budget", budget, at_least=0)
     path = None if run_dir is None else Path(run_dir) / checkpoint.CHECKPOINT
     config = config or TrainConfig()
     with (
