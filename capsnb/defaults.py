@@ -1,6 +1,6 @@
 """Settings of PyTorch and NumPy that hold for a whole process, as they are where nobody has changed them.
 
-Training, evaluation and figures compute with these defaults, and then give the caller's settings back (chapter 4).
+Training (chapter 4), evaluation and figures compute with these defaults; afterwards the caller's settings hold again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ def default_settings(precision: str = "fp32") -> Iterator[None]:
     True
     """
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.inference_mode(False))  # which also enables gradients
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -183,6 +183,7 @@ def test_threads_that_accelerate_sets_are_put_back():
 LAUNCHED = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
 
 
+@pytest.mark.timeout(60)  # without the refusal it waits half an hour
 @pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR"])
 def test_a_process_does_not_wait_where_variables_name_others_but_no_place(missing, data, monkeypatch):
     for name in LAUNCHED.keys() - {missing}:
@@ -312,6 +313,25 @@ def test_batch_norm_that_was_synchronised_comes_back():
         raise Stopped
     assert [model[1], model[2][0]] == layers and not any(layer.training for layer in layers)
     assert model[1].running_mean.tolist() == [1, 1] and model[1].weight.tolist() == [2, 2]
+
+
+def test_a_model_that_fails_on_its_first_image_keeps_its_modes(data, monkeypatch):
+    model = CapsNet(channels=8, capsule_types=2)
+    model.decoder.eval()
+    before = [module.training for module in model.modules()]
+    monkeypatch.setattr(CapsNet, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loop._has_unused_weights(model, data)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_numbers_are_packed_for_a_page_whatever_new_tensors_are():
+    rows = torch.tensor([[0.5, -1.0], [0.1, 0.3]])
+    given = plots.packed(rows)
+    numbers = plots.unpacked(given).tolist()
+    with torch.device("meta"):
+        assert plots.packed(rows) == given
+        assert plots.unpacked(given).tolist() == numbers
 
 
 @pytest.mark.parametrize("size", [9, 10])

@@ -4,7 +4,8 @@ Used in every chapter; what the figures of a trained network tell is asked in ch
 Every function returns a matplotlib figure that carries a text alternative (`describe`). In a notebook, after
 `use_style()`, a figure is shown as an SVG or, where nobody trusts the notebook yet, as a PNG, on white, with the text
 alternative as its caption. In a page its ink is the page's own (`currentColor`), its text is in the page's font, and
-the same figure always gives the same bytes.
+the same figure always gives the same bytes, whatever `rcParams`, PyTorch and NumPy are set to. Only what a caller draws
+on the axes of `figure` follows the caller's `rcParams`, which `use_style()` sets.
 """
 
 from capsnb.plots.charts import bars, lines, points

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from capsnb.defaults import default_settings
 from capsnb.plots.style import INK, STYLE, in_style
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def live(name: str, still: Figure, **given: Any) -> Live:
     return Live(name, still, given)
 
 
+@default_settings()
 def packed(rows: Tensor) -> dict[str, Any]:
     """Pack rows of numbers for a live figure: 8-bit integers in base64, and one scale per row.
 
@@ -270,6 +272,7 @@ def packed(rows: Tensor) -> dict[str, Any]:
     return {"numbers": base64.b64encode(whole.numpy().tobytes()).decode(), "scale": scale}
 
 
+@default_settings()
 def unpacked(given: Mapping[str, Any]) -> Tensor:
     """Return the numbers that `packed` stored, `[N, M]`, each within half a step of its row's scale.
 

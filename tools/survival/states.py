@@ -29,7 +29,7 @@ from capsnb import plots, progress
 
 LIMIT = 60  # seconds for one child
 ENTERED = ExitStack()  # context managers that a child never leaves
-PRELOADED = ("capsnb", "accelerate", "matplotlib.figure", "seaborn", "sklearn.metrics")
+PRELOADED = ("capsnb", "accelerate", "matplotlib.backends.backend_svg", "seaborn", "sklearn.metrics")
 Results = dict[str, Any]
 
 
