@@ -49,25 +49,26 @@ STYLE: dict[Any, Any] = {
     "image.cmap": "cividis",
     "image.interpolation": "none",  # an image goes into the SVG with its own few pixels
     "image.composite_image": False,
+    "text.usetex": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "capsnb",
 }
 
 
 @contextmanager
-def in_style(*libraries: str) -> Iterator[None]:
+def in_style(*libraries: str, formulas: bool = True) -> Iterator[None]:
     """Draw in the book's style inside a `with` block, or inside a function that this decorates.
 
     Args:
         libraries: imported before the style is set. seaborn needs it: what it finds in matplotlib's `rcParams`
             when it is imported is what `seaborn.reset_orig` restores.
-
+        formulas: whether text between dollar signs is a formula; False for names that others have given.
     """
     import matplotlib
 
     for library in libraries:
         import_module(library)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "text.parse_math": formulas}):
         yield
 
 
