@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_SIGNS = re.compile(r"[<`$*~\[\\]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
+
+def escape(text: str) -> str:
+    r"""Write a name that others have given as Markdown that shows it as it is: no HTML, formula, emphasis or link.
+
+    An underscore inside a word stays: it means nothing there. `markdown` takes care of a vertical bar.
+
+    >>> print(escape("<b>a_b</b> $x$"))
+    \<b>a_b\</b> \$x\$
+    """
+    return " ".join(_SIGNS.sub(r"\\\g<0>", text).split())
 
 
 def markdown(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Format rows as a Markdown table.
 
     Args:
-        rows: the header and the rows below it, all of the same length.
+        rows: the header and the rows below it, all of the same length; of Markdown, so `escape` what others have named.
         left: number of leading columns that are left-aligned; all others are right-aligned, for numbers.
 
     Returns:
@@ -20,7 +34,7 @@ def markdown(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     | ------- | --: |
     | CapsNet |  54 |
     """
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[" ".join(cell.replace("|", "\\|").splitlines()) for cell in row] for row in rows]
     widths = [max(3, *map(len, cells)) for cells in zip(*escaped, strict=True)]
     rules = ["-" * w if k < left else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
     padded = [

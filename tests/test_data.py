@@ -773,17 +773,17 @@ def test_no_other_program_is_started_for_a_picture(read, monkeypatch):
 
 
 def test_a_class_may_be_called_anything(tmp_path):
-    """Bytes that are no text, and letters with accents as macOS and as others write them."""
+    """Bytes that are no text, a line break, and letters with accents as macOS and as others write them."""
     if os.name == "nt":
         pytest.skip("names of files are text on Windows")
     for part in ("train", "test"):
-        for number, name in enumerate((b"caf\xe9", "e\u0301t\u00e9".encode(), b"zoo", b"Zoo", b" ")):
+        for number, name in enumerate((b"caf\xe9", "e\u0301t\u00e9".encode(), b"zoo", b"Zoo", b" ", b"a\nb")):
             folder = os.path.join(os.fsencode(tmp_path), part.encode(), name)
             os.makedirs(folder)
             Image.new("L", (1, 1), number).save(os.path.join(os.fsdecode(folder), "1.png"))
     data = load_data(f"folder:{tmp_path}")
-    assert data.classes == (" ", "Zoo", "caf\\xe9", "zoo", "\u00e9t\u00e9")
-    assert data.train.images.flatten().tolist() == [4, 3, 0, 2, 1]
+    assert data.classes == (" ", "Zoo", "a\\nb", "caf\\xe9", "zoo", "\u00e9t\u00e9")
+    assert data.train.images.flatten().tolist() == [4, 3, 5, 0, 2, 1]
     for name in data.classes:
         name.encode()
     assert len(data.fingerprint) == 32

@@ -91,7 +91,7 @@ def outcome(name: str, old: str, new: str, scratch: Path) -> str:
         command = [sys.executable, "-m", "pytest", "-qx", "--hypothesis-seed=0", files, "-k", chosen]
         env = {"PYTHONPATH": folder, "CAPSNB_CACHE": str(scratch / "cache"), "OMP_NUM_THREADS": "1"}
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - pytest, on a copy of this repository
                 command, cwd=folder, env=os.environ | env, capture_output=True, text=True, timeout=TIMEOUT
             )
         except subprocess.TimeoutExpired:

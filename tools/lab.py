@@ -120,7 +120,9 @@ def server(folder: Path, **variables: str) -> Iterator[str]:
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
         log = Path(scratch, "log")
         with log.open("wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(  # noqa: S603 - JupyterLab, on a folder that was named
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
         try:
             yield _address(process, places["RUNTIME"], log)
         finally:

@@ -44,18 +44,23 @@ def prepare(folder: Path, python: str, torch: str) -> Path:
             "matplotlib",
         ]
         try:
-            subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-            subprocess.run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
+            _run([python, "-m", "venv", folder / "venv"], check=True)
+            _run([inside, "-m", "pip", "install", "--quiet", *there], check=True)
         except BaseException:
             shutil.rmtree(folder / "venv", ignore_errors=True)  # half of it would pass for all of it
             raise
-    subprocess.run([inside, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
+    _run([inside, "-m", "pip", "uninstall", "--quiet", "--yes", "capsnb"], check=True)
     return inside
+
+
+def _run(command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a Python that the caller named, or the one that was made of it."""
+    return subprocess.run(command, **options)  # noqa: S603 - no shell, and no text from elsewhere
 
 
 def installed(python: Path) -> dict[str, str]:
     """Return what an environment holds, by name."""
-    said = subprocess.run([python, "-c", INSTALLED], check=True, capture_output=True, text=True).stdout
+    said = _run([python, "-c", INSTALLED], check=True, capture_output=True, text=True).stdout
     return json.loads(said)
 
 
@@ -87,7 +92,7 @@ def run(path: Path, python: Path, variables: dict[str, str]) -> tuple[float, str
         shutil.copy(path, empty)
         command = [python, "-m", "jupyter", "execute", "--timeout=1800", path.name]
         start = time.perf_counter()
-        done = subprocess.run(command, cwd=empty, env=variables, capture_output=True, text=True, check=False)
+        done = _run(command, cwd=empty, env=variables, capture_output=True, text=True, check=False)
     lines = (done.stderr or done.stdout).strip().splitlines() if done.returncode else []
     return time.perf_counter() - start, lines[-1] if lines else ""
 
@@ -104,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     python = prepare(arguments.folder.resolve(), arguments.python, arguments.torch)
     before, variables = installed(python), environment(arguments.folder.resolve())
-    version = subprocess.run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[1]
+    version = _run([python, "-V"], check=True, capture_output=True, text=True).stdout.split()[1]
     found: dict[str, Any] = {}
     for path in chapters(arguments.numbers):
         seconds, failure = run(path, python, variables)

@@ -310,8 +310,8 @@ def build_depth_network(name: str, blocks: int, image_shape: tuple[int, int, int
     backend = "eager" if name.endswith(STORED) else "auto"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = models.build(kind, image_shape=image_shape, blocks=blocks, backend=backend, **MODELS[kind])
-    assert isinstance(model, CapsNet)
+        sizes = {"image_shape": image_shape, "blocks": blocks, "backend": backend, **MODELS[kind]}
+        model = cast(CapsNet, models.build(kind, **sizes))
     for layer in model.capsule_layers:
         layer.save = "inputs" if name.endswith(RECOMPUTED) else "sums"
     return model

@@ -61,7 +61,8 @@ def train(
         asked.build(prepared)
     distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
     result = train_and_evaluate(asked, prepared, run)
-    assert result is not None and result.history is not None and result.evaluation is not None  # no budget
+    # For the type checker: without a budget, a run is finished.
+    assert result is not None and result.history is not None and result.evaluation is not None  # noqa: S101
     if distributed.rank() == 0:
         replace(result, root=root).save(run / RECORD)
         history = result.history

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -103,12 +103,14 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _name(path: Path) -> str:
-    """The name of a file or folder as text that is the same on every system.
+    """The name of a file or folder as text that is the same on every system, and one line.
 
-    Linux keeps any bytes: those that are no text are written as a backslash and a number. macOS takes letters apart
-    from their accents. Windows compares paths without regard to case.
+    Linux keeps any bytes: those that are no text become a backslash and a number, and so do control characters. macOS
+    takes letters apart from their accents. Windows compares paths without regard to case.
     """
-    return unicodedata.normalize("NFC", os.fsencode(path.name).decode("utf-8", "backslashreplace"))
+    text = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    shown = (c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text)
+    return unicodedata.normalize("NFC", "".join(shown))
 
 
 def _read_images(paths: list[Path]) -> Tensor:
@@ -185,9 +187,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         return image
     srgb = ImageCms.createProfile("sRGB")
     mode = "RGB" if image.mode == "CMYK" else image.mode
-    converted: Image.Image | None = ImageCms.profileToProfile(image, opened, srgb, outputMode=mode)
-    assert converted is not None  # only in place it returns nothing
-    return converted
+    return cast("Image.Image", ImageCms.profileToProfile(image, opened, srgb, outputMode=mode))
 
 
 def _on_white(image: Image.Image) -> Image.Image:

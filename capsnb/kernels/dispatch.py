@@ -131,7 +131,8 @@ def choose_backend(u: Tensor, weight: Tensor, backend: str) -> RoutingBackend:
         return native.Native(u, weight)
     if backend == "native":
         raise RuntimeError(reason)
-    assert backend == "auto", f"backend {backend!r} is in `BACKENDS`, but not here"
+    if backend != "auto":
+        raise NotImplementedError(f"backend {backend!r} is in `BACKENDS`, but not here")
     return Fused(u, weight)
 
 

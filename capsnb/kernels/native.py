@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -42,9 +43,9 @@ class Native(RoutingBackend):
         self.lanes = lanes(u.dtype)
         self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))
-        compiled = library(self.J, self.E, self.D, u.dtype)
-        assert compiled is not None, "call `unavailable` first"
-        self.library = compiled
+        self.library = cast(
+            ctypes.CDLL, library(self.J, self.E, self.D, u.dtype)
+        )  # `unavailable` was asked before
         self.u_lanes = self._to_lanes(u)  # [blocks, I, D, lanes]
 
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
@@ -140,7 +141,8 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / name
         try:
-            subprocess.run([*command, "-o", built, SOURCE], check=True, capture_output=True)
+            # The user's compiler, on a file of this package.
+            subprocess.run([*command, "-o", built, SOURCE], check=True, capture_output=True)  # noqa: S603
             loaded = ctypes.CDLL(str(built))
         except (OSError, subprocess.CalledProcessError):
             return None

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,12 +138,18 @@ def _small_svg(document: str, alt: str) -> str:
     body = document[document.index(">", document.index("<svg")) + 1 : document.rindex("</svg>")]
     # matplotlib's style sheet has a rule for *: it would apply to the whole page.
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style[^>]*>.*?</style>", "", body, flags=re.S)
-    body = body.replace("xlink:href", "href")
-    body = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", body)
-    body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
+    body = _in_tags(
+        body,
+        (r"xlink:href", "href"),
+        (r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif"),
+        (r"font-family: [^;\"]*", "font-family: system-ui, sans-serif"),
+    )
     body = _own_identifiers(body, alt)
-    body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', lambda found: _short(found[0]), body)
-    body = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), body)
+    body = _in_tags(
+        body,
+        (r' (?:d|x|y|width|height|transform)="[^"]*"', lambda found: _short(found[0])),
+        (r' style="([^"]*)"', lambda found: _attributes(found[1])),
+    )
     body = re.sub(r"\s*\n\s*", "\n", body).replace("base64,\n", "base64,")
     pixels = [round(float(points) * 96 / 72) for points in (width, height)]
     return (
@@ -151,6 +157,18 @@ def _small_svg(document: str, alt: str) -> str:
         f'viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alt)}" '
         f'stroke-linejoin="round" stroke-linecap="butt" style="max-width:100%;height:auto">{_GROUND}{body}</svg>'
     )
+
+
+def _in_tags(body: str, *changes: tuple[str, str | Callable[[re.Match[str]], str]]) -> str:
+    """Replace patterns in the tags of a document; labels stay as they are, whatever they look like."""
+
+    def change(tag: re.Match[str]) -> str:
+        text = tag[0]
+        for pattern, new in changes:
+            text = re.sub(pattern, new, text)
+        return text
+
+    return re.sub(r"<[^>]+>", change, body)
 
 
 _GROUND = '<rect width="100%" height="100%" fill="#fff"/>'
@@ -187,7 +205,7 @@ def in_page(svg: str, live: Mapping[str, Any] | None = None) -> str:
     '<div class="live" data-live="squash" data-given="{}">'
     """
     ground, size = "color:inherit;background:transparent", r' width="(\d+)" height="\d+"'
-    svg = svg.replace(INK, "currentColor").replace(_GROUND, "", 1)
+    svg = _in_tags(svg, (INK, "currentColor")).replace(_GROUND, "", 1)
     if width := re.search(size, svg):
         svg = re.sub(size, "", svg, count=1).replace(' style="', f' style="width:{width[1]}px;{ground};', 1)
     page = f'<figure class="capsnb-figure" style="margin:0.75rem 0;{ground}">{svg}</figure>'
@@ -200,9 +218,9 @@ def in_page(svg: str, live: Mapping[str, Any] | None = None) -> str:
 def _own_identifiers(body: str, alt: str) -> str:
     """Drop identifiers that nothing refers to, and make the others different from those of every other figure."""
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
+    body = _in_tags(body, (r' id="([^"]+)"', lambda found: found[0] if found[1] in used else ""))
     prefix = "f" + hashlib.sha256(f"{alt}{body}".encode()).hexdigest()[:10] + "-"
-    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", body)
+    return _in_tags(body, (r'( id="|href="#|url\(#)', rf"\g<1>{prefix}"))
 
 
 def _short(attribute: str) -> str:

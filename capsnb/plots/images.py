@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Images = Tensor | np.ndarray
 
 
-@in_style()
+@in_style(formulas=False)
 def image_grid(
     images: Images,
     titles: Sequence[str] | None = None,
@@ -69,7 +69,7 @@ def image_grid(
     )
 
 
-@in_style()
+@in_style(formulas=False)
 def mistakes(evaluation: Evaluation, data: ImageData, count: int = 12) -> Figure:
     """Show the images that a model got wrong with the greatest confidence: truth, prediction, winning score.
 
@@ -109,7 +109,7 @@ def mistakes(evaluation: Evaluation, data: ImageData, count: int = 12) -> Figure
     )
 
 
-@in_style()
+@in_style(formulas=False)
 def reconstructions(model: nn.Module, data: ImageData, count: int = 10) -> Figure:
     """Show test images above what the decoder draws from their winning capsules, not knowing the labels.
 
@@ -145,7 +145,7 @@ def reconstructions(model: nn.Module, data: ImageData, count: int = 10) -> Figur
     )
 
 
-@in_style()
+@in_style(formulas=False)
 def perturbations(
     model: nn.Module,
     data: ImageData,

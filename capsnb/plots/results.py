@@ -36,7 +36,7 @@ _METRICS: dict[str, tuple[str, str, float]] = {
 }
 
 
-@in_style("seaborn")
+@in_style("seaborn", formulas=False)
 def curves(
     histories: History | Mapping[str, History | Sequence[History]],
     metrics: Sequence[str] = ("loss", "test_accuracy"),
@@ -132,7 +132,7 @@ def _make_logarithmic(axis: Axes, span: float) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-@in_style("seaborn")
+@in_style("seaborn", formulas=False)
 def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Draw which class was taken for which: rows are the truth, columns the prediction.
 
@@ -213,7 +213,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-@in_style()
+@in_style(formulas=False)
 def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
     """Draw each class against the rest: the whole ROC square, and its upper left corner enlarged.
 
@@ -264,7 +264,7 @@ def roc(evaluation: Evaluation, zoom: float = 0.1) -> Figure:
     )
 
 
-@in_style()
+@in_style(formulas=False)
 def reliability(evaluation: Evaluation) -> Figure:
     """Draw how often the winner is right against how long it is, and how many images stand behind each point.
 

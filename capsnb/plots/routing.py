@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@in_style()
+@in_style(formulas=False)
 def couplings(
     couplings: Images, labels: Sequence[str] | None = None, example: int = 0, *, rows: int = 96
 ) -> Figure:

@@ -52,13 +52,14 @@ STYLE: dict[Any, Any] = {
     "image.cmap": "cividis",
     "image.interpolation": "none",  # an image goes into the SVG with its own few pixels
     "image.composite_image": False,
+    "text.usetex": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "capsnb",
 }
 
 
 @contextmanager
-def in_style(*libraries: str) -> Iterator[None]:
+def in_style(*libraries: str, formulas: bool = True) -> Iterator[None]:
     """Draw in the book's style inside a `with` block, or inside a function that this decorates.
 
     The style is complete: matplotlib's defaults, `STYLE`, and `default_settings` of PyTorch and NumPy.
@@ -66,7 +67,7 @@ def in_style(*libraries: str) -> Iterator[None]:
     Args:
         libraries: imported before the style is set. seaborn needs it: what it finds in matplotlib's `rcParams`
             when it is imported is what `seaborn.reset_orig` restores.
-
+        formulas: whether text between dollar signs is a formula; False for names that others have given.
     """
     import matplotlib
 
@@ -74,7 +75,7 @@ def in_style(*libraries: str) -> Iterator[None]:
         import_module(library)
     with default_settings(), matplotlib.rc_context():
         matplotlib.rcdefaults()  # or what the caller has set would show wherever STYLE says nothing
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE | {"text.parse_math": formulas})
         yield
 
 
