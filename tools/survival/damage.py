@@ -208,7 +208,8 @@ def _kinds(place: Path) -> Iterator[Input]:
     )
 
     saved = place / "saved"
-    assert result.history is not None and result.evaluation is not None  # it is finished
+    if result.history is None or result.evaluation is None:
+        raise RuntimeError("the undisturbed run is not finished")
     result.history.save(saved / "history.json")
     result.evaluation.save(saved / "evaluation.json")
     line = {"case": "a", "name": "b", "failure": None, "median": 1.0}

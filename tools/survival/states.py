@@ -26,6 +26,7 @@ import torch
 
 import capsnb
 from capsnb import plots, progress
+from survival.processes import Outcome
 
 LIMIT = 60  # seconds for one child
 ENTERED = ExitStack()  # context managers that a child never leaves
@@ -49,14 +50,6 @@ class State(NamedTuple):
     held: Callable[[], object]
     rounding: bool = False
     environment: Mapping[str, str] = {}
-
-
-class Outcome(NamedTuple):
-    """What came of a setting; `detail` is empty if it was survived."""
-
-    name: str
-    survived: bool
-    detail: str
 
 
 def entered(make: Callable[[], Any]) -> Callable[[], object]:
