@@ -258,4 +258,5 @@ def add_identity_(layer: RoutingCapsules, gain: float = 1.0) -> None:
     I, J, E, D = layer.weight.shape
     if (I, D) != (J, E):
         raise ValueError(f"a layer that maps {I} capsules of {D} numbers to {J} of {E} has no identity")
-    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(finite_number("gain", gain) * J)
+    gain = finite_number("gain", gain)
+    layer.weight.diagonal(dim1=0, dim2=1).diagonal(dim1=0, dim2=1).add_(gain * J)

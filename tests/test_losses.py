@@ -92,3 +92,11 @@ def test_cross_entropy_takes_shares_and_stays_finite():
         0, abs=1e-6
     )  # shares do not change when all scores grow alike
     assert cross_entropy(scores[:1], labels[:1]).item() == pytest.approx(-math.log(0.75))
+
+
+def test_an_unknown_loss_is_not_taken_for_the_cross_entropy():
+    output = CapsuleOutput(torch.rand(2, 3, 4), torch.rand(2, 3), None)
+    with pytest.raises(
+        ValueError, match="unknown classification 'crossentropy'; choose one of margin, cross_entropy"
+    ):
+        capsule_loss(output, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), classification="crossentropy")

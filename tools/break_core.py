@@ -65,6 +65,8 @@ BREAKS = [  # file in capsnb/, a text that stands in it exactly once, what stand
     ("reversible.py", "df.mul_(gamma).add_(dx, alpha=1 - gamma)", "df = (1 - gamma) * dx"),
     ("reversible.py", "f(x), alpha=1 - gamma).div_(gamma)", "f(x), alpha=1 - gamma)"),
     ("reversible.py", "x.double(), *layers.tensors", "x, *layers.tensors"),
+    ("reversible.py", "(velocity.abs() > MAX_RESIDUE * speed)", "(velocity.abs() > speed.new_tensor(1e9))"),
+    ("recomputation.py", "if needs[index] and gradients[index] is None", "if not needs[index]"),
     ("recomputation.py", "_replayed(recorder.rng_states.get(self.number, []), recorder.device)",
      "_replayed([], recorder.device)"),
     ("recomputation.py", "TIE_BREAK = 1 + 2**-26", "TIE_BREAK = 1"),
