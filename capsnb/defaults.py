@@ -32,7 +32,7 @@ def default_settings(precision: str = "fp32") -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))  # which also enables gradients
-        for kind in ("cpu", "cuda", "mps"):
+        for kind in ("cpu", "cuda", "mps") if torch.backends.mps.is_available() else ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
