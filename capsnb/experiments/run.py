@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from capsnb import files, models
 from capsnb.bench.peak_memory import what_fits
 from capsnb.data import ImageData, Preprocess, load_data
+from capsnb.defaults import default_settings
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.profiling import command, free_memory, hardware, revision, summary, versions
 from capsnb.training import History, TrainConfig, checkpoint, fit
@@ -314,8 +315,10 @@ def train_and_evaluate(
         MemoryError: the memory did not suffice; says what would fit.
         ValueError: the machine lacks what the run asks for, or a checkpoint belongs to another run.
     """
+    generators = torch.random.fork_rng(range(torch.cuda.device_count()))
     try:
-        return _train_members(run, data, folder, budget, progress)
+        with generators, default_settings():
+            return _train_members(run, data, folder, budget, progress)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
             raise
