@@ -1,6 +1,9 @@
-"""Checks that the installed libraries fit together."""
+"""Checks that the installed libraries fit together, and output that any console can show."""
 
 from __future__ import annotations
+
+import io
+import sys
 
 import torch
 
@@ -23,3 +26,9 @@ def check_torchvision() -> None:
             "install a matching pair from one source in one command, and check it with `capsnb doctor`: "
             "pip install --force-reinstall torch torchvision"
         ) from error
+
+
+def print_any_letter() -> None:
+    r"""Let stdout print letters that its encoding lacks as `\u03b1`: on Windows, a file or pipe has 256 letters."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -373,9 +373,10 @@ def free_memory() -> int:
 def _cpu() -> str:
     if platform.system() == "Darwin":
         # By its name: a program of macOS, asked for its output alone.
-        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()  # noqa: S607
+        name = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], encoding="utf-8")  # noqa: S607
+        return name.strip()
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
 
 
@@ -407,7 +408,7 @@ def revision() -> str:
     try:
         commit, changed = (
             # Git reads; what varies is the folder of this package.
-            subprocess.check_output([*git, *asked], text=True, stderr=subprocess.DEVNULL)  # noqa: S603
+            subprocess.check_output([*git, *asked], encoding="utf-8", stderr=subprocess.DEVNULL)  # noqa: S603
             for asked in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
         )
         return commit.strip()[:12] + ("+" if changed else "")

@@ -113,7 +113,7 @@ def server(folder: Path, **variables: str) -> Iterator[str]:
         for name, values in CONFIGURATION.items():
             file = places["CONFIG"] / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values))
+            file.write_text(json.dumps(values), encoding="utf-8")
         environment = {name: text for name, text in os.environ.items() if not name.startswith("JUPYTER")}
         environment |= {f"JUPYTER_{name}_DIR": str(place) for name, place in places.items()}
         environment |= {"IPYTHONDIR": str(Path(scratch, "ipython")), "PYTHONNOUSERSITE": "1", **variables}
@@ -139,12 +139,12 @@ def _address(process: subprocess.Popen, runtime: Path, log: Path) -> str:
     while process.poll() is None and time.monotonic() < end:
         for file in runtime.glob("jpserver-*.json"):
             try:
-                found = json.loads(file.read_text())
+                found = json.loads(file.read_text(encoding="utf-8"))
             except json.JSONDecodeError:  # it is being written
                 continue
             return f"{found['url']}doc?token={found['token']}"
         time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
 class Lab(screenshots.Tab):

@@ -120,14 +120,14 @@ class _Run:
 
         with tempfile.TemporaryDirectory() as folder:
             start_processes(self.work, (Path(folder),), nprocs=self.count, start_method="spawn")
-            found = json.loads((Path(folder) / "seconds.json").read_text())
+            found = json.loads((Path(folder) / "seconds.json").read_text(encoding="utf-8"))
         return {name: Timing.of(seconds) for name, seconds in found.items()}
 
     def work(self, rank: int, folder: Path) -> None:
         """The program of each process; the processes find each other by a file."""
         torch.set_num_threads(1)
-        rendezvous = f"file://{folder}/rendezvous"
-        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=self.count)
+        store = dist.FileStore(str(folder / "rendezvous"), self.count)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=self.count)
         steps = {name: self.step(name, rank) for name in self.names}
         seconds: dict[str, list[float]] = {name: [] for name in self.names}
         quiet = rank > 0 or not self.progress
@@ -141,7 +141,7 @@ class _Run:
                 if turn >= WARMUP:
                     seconds[name].append(longest)
         if rank == 0:
-            (folder / "seconds.json").write_text(json.dumps(seconds))
+            (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
         dist.destroy_process_group()
 
     def step(self, name: str, rank: int) -> Callable[[], object]:

@@ -9,6 +9,7 @@ import typer
 
 from capsnb import distributed
 from capsnb.cli import doctor, measuring, reproducing, training
+from capsnb.compat import print_any_letter
 
 app = typer.Typer(
     help="Train, evaluate and measure capsule networks.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -32,6 +33,7 @@ def common_options(
 
 def main() -> NoReturn:
     """Run a command; what is wrong with the input or the machine is one line, not a traceback."""
+    print_any_letter()
     debug = "--debug" in sys.argv
     try:
         app()

@@ -133,7 +133,7 @@ def library(J: int, E: int, D: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     # No default libraries: OpenMP is then the one that PyTorch has loaded. A second one would fight it for the cores.
     command = [compiler, *flags.split(), "-fopenmp", "-nodefaultlibs", *vector()[1]]
     command += [f"-D{name}={value}" for name, value in defines.items()]
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), *command]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), *command]).encode()).hexdigest()[:16]
     folder, name = cache_folder(), f"routing-{J}x{E}x{D}-{real}-{key}.so"
     if folder and _is_whole(folder / name):
         with suppress(OSError):  # it was made for another machine
