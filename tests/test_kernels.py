@@ -424,32 +424,47 @@ def test_triton_s_kernels_equal_the_definition_in_its_interpreter():
 
 @triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("layer", [(32, 8, 8), (10, 16, 8)])
-def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
-    """Translating them for one (Hopper) needs none; what does not fit into its shared memory is seen here."""
+@pytest.mark.parametrize("capability", [75, 80, 90])
+def test_triton_s_kernels_become_machine_code_for_a_gpu(capability):
+    """Translating them needs none. They take the shared memory that was expected, and numbers stay in registers."""
     pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
+    import kernel_report
 
-    from capsnb.kernels import triton_backend as kernels
+    small, large = [(64, 32, 8, 8), (32, 10, 16, 8)], [(33, 100, 16, 16)]
+    rows = kernel_report.report(small, [capability])
+    assert len(rows) == 6
+    for row in rows:
+        assert row.blocks and row.registers and row.instructions, row
+        assert row.spills <= 16, row  # bytes: four numbers
+    rows += [row for row in kernel_report.report(large, [capability]) if row.blocks]
+    assert len(rows) == (6 if capability == 75 else 9)  # weights of an input capsule are twice what a T4 has
+    for row in rows:
+        expected = row.blocks.shared(4, gradients=row.kernel == "gradients")
+        assert row.shared <= expected <= kernel_report.SHARED[capability], row
+    assert "registers" in kernel_report.table(rows)
 
-    padded = kernels.padding(*layer, batch=128)
-    for kernel, extra in (
-        (kernels._weighted_sum, {"TILE": kernels.TILE}),
-        (kernels._weighted_sum_gradients, {}),
-    ):
-        constants = {**padded, **extra}
-        types = {
-            name: "constexpr" if name in constants else "*fp32" if name.endswith("_at") else "i32"
-            for name in kernel.arg_names
-        }
-        placed = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-        built = compile(
-            ASTSource(kernel, types, placed),
-            target=GPUTarget("cuda", 90, 32),
-            options={"num_warps": kernels.WARPS},
-        )
-        assert built.asm["cubin"] and built.metadata.shared <= 227 * 1024
+
+@triton
+@settings(max_examples=200)
+@given(
+    layer=st.tuples(*[st.sampled_from([1, 2, 3, 8, 10, 16, 32, 33, 100, 1000])] * 3),
+    batch=st.sampled_from([1, 2, 7, 128, 1000]),
+    kib=st.sampled_from([48, 64, 99, 163, 227]),
+    gradients=st.booleans(),
+    itemsize=st.sampled_from([4, 8]),
+)
+def test_triton_s_blocks_fit_into_the_shared_memory_of_any_gpu(layer, batch, kib, gradients, itemsize):
+    pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
+    from capsnb.kernels.triton_backend import blocks
+
+    J, E, D = layer
+    found = list(blocks(layer, batch, kib * 1024, gradients=gradients, itemsize=itemsize))
+    for one in found:
+        assert one.shared(itemsize, gradients=gradients) <= kib * 1024
+        assert one.J >= J and one.E >= E and one.D >= D and one.J * one.E >= 16
+        assert 1 <= one.warps <= 16 and 1 <= one.rows < 2 * batch
+    # A program holds the weights of an input capsule; padding makes them up to eight times as large.
+    assert found or J * max(E, 16) * max(D, 8) * 8 * itemsize > kib * 1024
 
 
 @triton
