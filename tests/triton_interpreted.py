@@ -79,8 +79,8 @@ def equals_the_definition():
 def a_layer_is_few_kernels():
     """Four and two for a hidden layer; two more where so many sums are added by a kernel of their own."""
 
-    def count(_):
-        return lambda self, *_, **__: counted.append(self.fn.__name__)  # the interpreter would use PyTorch itself
+    def count(_):  # nothing is run, since the interpreter would use PyTorch itself
+        return lambda self, *_, **__: counted.append(self.fn.__name__)
 
     for I, launches in ((32, 4), (64, 6)):
         u, W, dv = problem(2, I, 4, 4, 4)
@@ -127,12 +127,27 @@ def smaller_blocks_are_taken_where_the_gpu_refuses_larger_ones():
     assert tried and len(refused) == tried, refused
 
 
+def measured_block_sizes_come_first():
+    """And the others after them, should they not run."""
+    triton_backend.options.clear()
+    sizes = {"rows": 2, "warps": 1, "stages": 1}
+    with (
+        patched(triton_backend, "capability", lambda _: lambda _: 9.0),
+        patched(triton_backend, "tuned", lambda _: lambda *_: sizes),
+    ):
+        compare((5, 6, 4, 4, 8))
+    for first, second, *_ in triton_backend.options.values():
+        assert first.rows == 2 and second.rows == 8, (first, second)
+    triton_backend.options.clear()
+
+
 def main() -> None:
     warnings.simplefilter("error")  # "fused" must not stand in for a kernel that is wrong
     equals_the_definition()
     a_layer_is_few_kernels()
     any_size_runs_where_nothing_fits()
     smaller_blocks_are_taken_where_the_gpu_refuses_larger_ones()
+    measured_block_sizes_come_first()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from triton.errors import TritonError
 from capsnb.functional import EPSILON as _EPSILON
 from capsnb.kernels.backend import RoutingBackend, Saved
 from capsnb.kernels.fused import Fused
+from capsnb.kernels.measured import capability, tuned
 
 NUMBERS = 4096  # float32 votes that a program holds at a time, where a layer is not too large
 NUMBERS_OF_WARP = (
@@ -94,7 +95,7 @@ def blocks(
     E = max(E, 16 // J)
     rows = max(NUMBERS // (J * E), min(ROWS_OF_BATCH, 2 * NUMBERS // (J * E))) * 4 // itemsize
     rows = min(rows, triton.next_power_of_2(batch))
-    # The kernel of gradients has its large operands in shared memory, and is faster with more numbers a thread.
+    # The kernel of gradients has its large operands in shared memory; more numbers a thread save instructions.
     of_warp = NUMBERS_OF_WARP * (1 + gradients) * 4 // itemsize
     ahead = (2 if gradients else 3) if J * E <= 512 else 1
     while rows:
@@ -153,12 +154,15 @@ class Triton(RoutingBackend):
         s, v, V, V_next = (self.u.new_empty(self.B, self.J, self.E) for _ in range(4))
         partial = self.u.new_empty(2 if few else 1, self.tiles, *s.shape)
         before, sums = s, 0
+
+        def programs(found: Blocks) -> tuple[int, int]:
+            return self.tiles, triton.cdiv(self.B, found.rows)
+
         for r in range(iterations):
             # An iteration that adds up the sums of the one before must not write over them.
             after = partial[r % len(partial)]
-            grid = partial_grid(self.tiles, self.B)
             self._launch(
-                _iteration, grid, V, before, V_next, after, *self.u.stride(), SUMS=sums, TILE=self.tile
+                _iteration, programs, V, before, V_next, after, *self.u.stride(), SUMS=sums, TILE=self.tile
             )
             V, V_next, before, sums = V_next, V, after, self.tiles
             if not few or r == iterations - 1:
@@ -196,6 +200,9 @@ class Triton(RoutingBackend):
         reason: object = f"nothing fits into {shared:,} bytes of shared memory"
         if key not in options:
             options[key] = [*blocks(layer, self.B, shared, gradients=gradients, itemsize=itemsize)]
+            if options[key] and (gpu := capability(self.u.device)):
+                sizes = tuned(layer, gpu, "gradients" if gradients else "iteration")
+                options[key].insert(0, options[key][0]._replace(**sizes))
         elif not options[key]:
             raise CannotRunError
         while options[key]:
@@ -230,11 +237,6 @@ def tiling(I: int) -> tuple[int, int]:
     """The number of tiles of input capsules, and the capsules of one."""
     tile = max(TILE, triton.cdiv(I, TILES))
     return triton.cdiv(I, tile), tile
-
-
-def partial_grid(tiles: int, batch: int) -> Callable[[Blocks], tuple[int, ...]]:
-    """Programs for tiles of input capsules and parts of the batch."""
-    return lambda found: (tiles, triton.cdiv(batch, found.rows))
 
 
 def shared_memory(device: torch.device) -> int:
