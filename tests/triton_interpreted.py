@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.errors import OutOfResources
 from triton.runtime.interpreter import GridExecutor
 
+from capsnb import squash
 from capsnb.kernels import route, triton_backend
+from capsnb.layers import default_weight_std
 
 SIZES = [
     (0, 3, 2, 2, 2),
@@ -74,6 +76,21 @@ def equals_the_definition():
     for iterations in (1, 2, 4):
         compare((2, 37, 3, 4, 8), iterations=iterations)
         compare((2, 7, 3, 4, 8), iterations=iterations)
+
+
+def the_error_is_at_most_twice_that_of_the_plain_version():
+    """Against float64, for capsules shorter than one and weights as they are drawn."""
+    B, I, J, E, D = sizes = 8, 144, 10, 16, 8
+    u, W, dv = problem(*sizes)
+    with torch.no_grad():
+        u.copy_(squash(u))
+        W *= default_weight_std(I, J, E)
+    exact, plain, fast = (
+        (v := route(x, y, backend=backend), *torch.autograd.grad(v, (x, y), dv.to(v.dtype)))
+        for x, y, backend in ((u.double(), W.double(), "eager"), (u, W, "eager"), (u, W, "triton"))
+    )
+    for name, x, y, z in zip(("v", "du", "dW"), exact, plain, fast, strict=True):
+        assert (z - x).norm() <= 2 * (y - x).norm(), name
 
 
 def a_layer_is_few_kernels():
@@ -144,6 +161,7 @@ def measured_block_sizes_come_first():
 def main() -> None:
     warnings.simplefilter("error")  # "fused" must not stand in for a kernel that is wrong
     equals_the_definition()
+    the_error_is_at_most_twice_that_of_the_plain_version()
     a_layer_is_few_kernels()
     any_size_runs_where_nothing_fits()
     smaller_blocks_are_taken_where_the_gpu_refuses_larger_ones()

@@ -138,14 +138,16 @@ class Triton(RoutingBackend):
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
         """See `RoutingBackend.forward`; couplings stay in registers, and are never kept."""
         try:
-            return self._forward(iterations)
+            with torch.cuda.device_of(self.u):  # Triton starts kernels on the current GPU
+                return self._forward(iterations)
         except CannotRunError:
             return Fused(self.u, self.weight).forward(iterations)
 
     def backward(self, saved: Saved, dv: Tensor) -> tuple[Tensor, Tensor]:
         """See `RoutingBackend.backward`."""
         try:
-            return self._backward(saved.s, saved.V, dv.contiguous())
+            with torch.cuda.device_of(self.u):
+                return self._backward(saved.s, saved.V, dv.contiguous())
         except CannotRunError:
             return Fused(self.u, self.weight).backward(saved, dv)
 
