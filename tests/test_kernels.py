@@ -543,17 +543,22 @@ def test_triton_s_kernels_become_machine_code_for_a_gpu(capability):
     kib=st.sampled_from([48, 64, 99, 163, 227]),
     gradients=st.booleans(),
     itemsize=st.sampled_from([4, 8]),
+    tensor_cores=st.booleans(),
 )
-def test_triton_s_blocks_fit_into_the_shared_memory_of_any_gpu(layer, batch, kib, gradients, itemsize):
+def test_triton_s_blocks_fit_into_the_shared_memory_of_any_gpu(
+    layer, batch, kib, gradients, itemsize, tensor_cores
+):
     pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
     from capsnb.kernels.triton_backend import blocks
 
     J, E, D = layer
-    found = list(blocks(layer, batch, kib * 1024, gradients=gradients, itemsize=itemsize))
+    kind = {"gradients": gradients, "itemsize": itemsize, "tensor_cores": tensor_cores}
+    found = list(blocks(layer, batch, kib * 1024, **kind))
     for one in found:
         assert one.shared(itemsize, gradients=gradients) <= kib * 1024
         assert one.J >= J and one.E >= E and one.D >= D and one.J * one.E >= 16
         assert 1 <= one.warps <= 16 and 1 <= one.rows < 2 * batch
+        assert one.precision == "ieee" or (tensor_cores and itemsize == 4 and one.rows >= 16)
     # A program holds the weights of an input capsule; padding makes them up to eight times as large.
     assert found or J * max(E, 16) * max(D, 8) * 8 * itemsize > kib * 1024
 

@@ -78,13 +78,24 @@ def equals_the_definition():
         compare((2, 7, 3, 4, 8), iterations=iterations)
 
 
+def votes_of_tensor_cores_equal_the_definition():
+    """As far as the interpreter can tell: its products of TF32 numbers are those of float32."""
+    triton_backend.options.clear()
+    with patched(triton_backend, "capability", lambda _: lambda _: 9.0):
+        for sizes in ((17, 5, 10, 16, 8), (16, 37, 3, 4, 8)):
+            compare(sizes)
+        compare((17, 5, 3, 4, 8), torch.float64, 1e-9)
+    precisions = {(key[3], found[0].precision) for key, found in triton_backend.options.items()}
+    assert precisions == {(torch.float32, "tf32x3"), (torch.float64, "ieee")}, precisions
+    triton_backend.options.clear()
+
+
 def the_error_is_at_most_twice_that_of_the_plain_version():
     """Against float64, for capsules shorter than one and weights as they are drawn."""
-    B, I, J, E, D = sizes = 8, 144, 10, 16, 8
-    u, W, dv = problem(*sizes)
+    u, W, dv = problem(8, 144, 10, 16, 8)
     with torch.no_grad():
         u.copy_(squash(u))
-        W *= default_weight_std(I, J, E)
+        W *= default_weight_std(144, 10, 16)
     exact, plain, fast = (
         (v := route(x, y, backend=backend), *torch.autograd.grad(v, (x, y), dv.to(v.dtype)))
         for x, y, backend in ((u.double(), W.double(), "eager"), (u, W, "eager"), (u, W, "triton"))
@@ -161,6 +172,7 @@ def measured_block_sizes_come_first():
 def main() -> None:
     warnings.simplefilter("error")  # "fused" must not stand in for a kernel that is wrong
     equals_the_definition()
+    votes_of_tensor_cores_equal_the_definition()
     the_error_is_at_most_twice_that_of_the_plain_version()
     a_layer_is_few_kernels()
     any_size_runs_where_nothing_fits()

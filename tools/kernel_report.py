@@ -60,12 +60,8 @@ def report(
         )
         for capability in capabilities:
             for name, kernel, constants in cases:
-                found = next(
-                    kernels.blocks(
-                        layer[1:], batch, SHARED[capability], gradients=kernel is kernels._gradients
-                    ),
-                    None,
-                )
+                kind = {"gradients": kernel is kernels._gradients, "tensor_cores": capability >= 80}
+                found = next(kernels.blocks(layer[1:], batch, SHARED[capability], **kind), None)
                 figures = compiled(kernel, layer[1:], found, constants, capability) if found else ()
                 rows.append(Compiled(name, layer, capability, found, *figures))
     return rows
@@ -113,24 +109,13 @@ def longest_loop(code: str) -> int:
 
 def table(rows: Sequence[Compiled]) -> str:
     """The report as a Markdown table."""
-    head = [
-        "kernel",
-        "I, J, E, D",
-        "sm",
-        "rows",
-        "warps",
-        "stages",
-        "shared",
-        "registers",
-        "spills",
-        "per vote",
-    ]
-    lines = [head]
+    head = "kernel|I, J, E, D|sm|votes|rows|warps|stages|shared|registers|spills|per vote"
+    lines = [head.split("|")]
     for kernel, layer, capability, blocks, shared, registers, spills, instructions in rows:
-        figures = ["nothing fits", *"------"]
+        figures = ["nothing fits", *"-------"]
         if blocks:
             sizes = (blocks.rows, blocks.warps, blocks.stages, shared, registers, spills)
-            figures = [*(f"{x:,}" for x in sizes), f"{instructions:.1f}"]
+            figures = [blocks.precision, *(f"{x:,}" for x in sizes), f"{instructions:.1f}"]
         lines.append([kernel, ", ".join(map(str, layer)), str(capability), *figures])
     return markdown(lines, left=2)
 

@@ -67,8 +67,8 @@ def fastest(sizes: Sizes, gpu: float, backends: Collection[str], table: dict[str
 
 def tuned(
     layer: tuple[int, int, int], gpu: float, kernel: str, table: dict[str, Any] | None = None
-) -> dict[str, int]:
-    """The fastest "rows", "warps" and "stages" of a kernel, "iteration" or "gradients", for J, E and D.
+) -> dict[str, Any]:
+    """The fastest "rows", "warps", "stages" and "precision" of a kernel, "iteration" or "gradients", for J, E and D.
 
     Only what was measured for this layer: the sizes of another one might not run. Empty where there is nothing.
     """

@@ -2,7 +2,11 @@
 
 Votes are in registers. A program takes a few input capsules and a part of the batch, and an iteration is one kernel:
 it starts with what the one before left to do, the sum over programs, squash and V. Those sums are in a fixed order,
-without atomics, so that two runs are bitwise equal. Matrix products are IEEE float32, not TF32.
+without atomics, so that two runs are bitwise equal.
+
+Matrix products are float32. From an A100 on, votes are computed on tensor cores, which take TF32 numbers: a product of
+two float32 numbers is the sum of the three largest products of their halves. Against float64 that is at most 1.3 times
+the error of float32.
 """
 
 from __future__ import annotations
@@ -24,13 +28,9 @@ from capsnb.kernels.backend import RoutingBackend, Saved
 from capsnb.kernels.fused import Fused
 from capsnb.kernels.measured import capability, tuned
 
-NUMBERS = 4096  # float32 votes that a program holds at a time, where a layer is not too large
-NUMBERS_OF_WARP = (
-    512  # 16 a thread: sums, votes and operands take half of its registers, so that more warps are resident
-)
-ROWS_OF_BATCH = (
-    8  # of a program at least, even if that makes twice as many votes: W is read once for them all
-)
+NUMBERS = 4096  # float32 votes that a program holds at a time, or twice as many where it would have few rows
+TENSOR_ROWS = 16  # rows of the batch that tensor cores need
+NUMBERS_OF_WARP = 1024  # 32 a thread
 TILES = 64  # programs beside each other in the sum over input capsules, at most
 TILE = 4  # input capsules of one program at least
 FEW = (
@@ -56,6 +56,7 @@ class Blocks(NamedTuple):
         D: an input capsule's numbers, a power of two.
         warps: of 32 threads each.
         stages: 1, or more to load the next operands while these are used.
+        precision: of votes: "ieee", or "tf32x3" on tensor cores.
     """
 
     rows: int
@@ -64,23 +65,31 @@ class Blocks(NamedTuple):
     D: int
     warps: int
     stages: int
+    precision: str = "ieee"
 
-    def constants(self) -> dict[str, int]:
+    def constants(self) -> dict[str, Any]:
         """Arguments of a kernel and of its launch."""
         pads = {"J_PAD": self.J, "E_PAD": self.E, "D_PAD": self.D, "BLOCK": self.rows}
-        return {**pads, "num_warps": self.warps, "num_stages": self.stages}
+        compiler = {"num_warps": self.warps, "num_stages": self.stages}
+        return {**pads, "PRECISION": self.precision, **compiler}
 
     def shared(self, itemsize: int, *, gradients: bool) -> int:
         """Bytes of shared memory of the kernel of gradients, or of weighted sums, as Triton 3.8 lays them out."""
-        operands, votes = (self.rows + self.J * self.E) * self.D, self.rows * self.J * self.E
+        W, votes = self.J * self.E * self.D, self.rows * self.J * self.E
+        operands, halves = W + self.rows * self.D, self.precision == "tf32x3"
         if gradients:
-            ahead = 2 * (self.stages - 1) * votes
-            return (operands + votes + ahead) * itemsize
-        return max(max(1, self.stages - 1) * operands, votes) * itemsize + 128 * (self.stages > 1)
+            return (operands + 2 * halves * W + (2 * self.stages - 1) * votes) * itemsize
+        return max((max(1, self.stages - 1) + halves) * operands, votes) * itemsize + 128 * (self.stages > 1)
 
 
 def blocks(
-    layer: tuple[int, int, int], batch: int, shared: int, *, gradients: bool, itemsize: int = 4
+    layer: tuple[int, int, int],
+    batch: int,
+    shared: int,
+    *,
+    gradients: bool,
+    itemsize: int = 4,
+    tensor_cores: bool = False,
 ) -> Iterator[Blocks]:
     """What a program may hold so that it fits into shared memory, best first.
 
@@ -90,19 +99,22 @@ def blocks(
         shared: bytes of shared memory that a program may have: 64 KiB on a T4, 163 on an A100, 227 on an H100.
         gradients: for the kernel of the backward pass.
         itemsize: bytes of a number.
+        tensor_cores: whether the GPU's take TF32.
     """
     J, E, D = (triton.next_power_of_2(n) for n in layer)
     E = max(E, 16 // J)
-    rows = max(NUMBERS // (J * E), min(ROWS_OF_BATCH, 2 * NUMBERS // (J * E))) * 4 // itemsize
+    rows = max(NUMBERS // (J * E), min(TENSOR_ROWS, 2 * NUMBERS // (J * E))) * 4 // itemsize
     rows = min(rows, triton.next_power_of_2(batch))
-    # The kernel of gradients has its large operands in shared memory; more numbers a thread save instructions.
-    of_warp = NUMBERS_OF_WARP * (1 + gradients) * 4 // itemsize
     ahead = (2 if gradients else 3) if J * E <= 512 else 1
     while rows:
+        halves = tensor_cores and itemsize == 4 and rows >= TENSOR_ROWS
+        # Where votes are sums of a thread, half as many numbers let twice as many warps be resident.
+        of_warp = NUMBERS_OF_WARP * 4 // itemsize // (1 if gradients or halves else 2)
         warps = min(16, max(1, rows * J * E // of_warp))
         for smallest in (8, 16):  # sides of a matrix product, in this version of Triton and in older ones
             for stages in sorted({ahead, 1}, reverse=True):
-                found = Blocks(rows, J, E, max(smallest, D), warps, stages)
+                precision = "tf32x3" if halves else "ieee"
+                found = Blocks(rows, J, E, max(smallest, D), warps, stages, precision)
                 if found.shared(itemsize, gradients=gradients) <= shared and (D < 16 or smallest == 8):
                     yield found
         rows //= 2
@@ -198,30 +210,29 @@ class Triton(RoutingBackend):
         """
         layer, gradients = (self.J, self.E, self.D), kernel is _gradients
         shared, itemsize = shared_memory(self.u.device), self.u.element_size()
+        gpu = capability(self.u.device)
         key = kernel, layer, triton.next_power_of_2(self.B), self.u.dtype, self.u.device
         reason: object = f"nothing fits into {shared:,} bytes of shared memory"
         if key not in options:
-            options[key] = [*blocks(layer, self.B, shared, gradients=gradients, itemsize=itemsize)]
-            if options[key] and (gpu := capability(self.u.device)):
-                sizes = tuned(layer, gpu, "gradients" if gradients else "iteration")
+            fitting = blocks(
+                layer,
+                self.B,
+                shared,
+                gradients=gradients,
+                itemsize=itemsize,
+                tensor_cores=gpu is not None and gpu >= 8,
+            )
+            options[key] = [*fitting]
+            sizes = tuned(layer, gpu, "gradients" if gradients else "iteration") if gpu else {}
+            if options[key] and sizes:
                 options[key].insert(0, options[key][0]._replace(**sizes))
         elif not options[key]:
             raise CannotRunError
+        everything = self.u, self.weight, *arguments, self.B, self.I, *layer
         while options[key]:
             found = options[key][0]
             try:
-                kernel[grid(found)](
-                    self.u,
-                    self.weight,
-                    *arguments,
-                    self.B,
-                    self.I,
-                    self.J,
-                    self.E,
-                    self.D,
-                    **constants,
-                    **found.constants(),
-                )
+                kernel[grid(found)](*everything, **constants, **found.constants())
                 return
             except FAILURES as error:
                 if "Error [CUDA]" in str(error):  # the GPU itself failed: nothing else would run either
@@ -250,6 +261,25 @@ def shared_memory(device: torch.device) -> int:
 
 
 @triton.jit
+def _dot(a, b, PRECISION: tl.constexpr):
+    """The matrix product: of float32 as such, or without the product of the lower halves, on tensor cores."""
+    if PRECISION == "ieee":
+        product = tl.dot(a, b, input_precision="ieee", out_dtype=a.dtype)
+    else:
+        a_high, b_high = _upper_half(a), _upper_half(b)
+        product = tl.dot(a - a_high, b_high, input_precision="tf32")
+        product = tl.dot(a_high, b - b_high, product, input_precision="tf32")
+        product = tl.dot(a_high, b_high, product, input_precision="tf32")
+    return product
+
+
+@triton.jit
+def _upper_half(x):
+    """Round to TF32, which has 11 binary digits."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _couplings(votes, V, j, J: tl.constexpr):
     """Softmax over J of the agreement of votes and V, `[BLOCK, J, E]` each."""
     agreement = tl.where(j[None, :] < J, tl.sum(votes * V, axis=2), float("-inf"))  # [BLOCK, J]
@@ -270,6 +300,7 @@ def _iteration(
     B, I, J: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
     SUMS: tl.constexpr, TILE: tl.constexpr,
     J_PAD: tl.constexpr, E_PAD: tl.constexpr, D_PAD: tl.constexpr, BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sums of a tile of input capsules for a part of the batch; V is made of the sums of the iteration before."""
     tile = tl.program_id(0)
@@ -299,7 +330,7 @@ def _iteration(
             mask=within[None, :] & (d[:, None] < D),
             other=0.0,
         )  # [D, J*E]
-        votes = tl.reshape(tl.dot(u, W, input_precision="ieee", out_dtype=u.dtype), (BLOCK, J_PAD, E_PAD))
+        votes = tl.reshape(_dot(u, W, PRECISION), (BLOCK, J_PAD, E_PAD))
         if SUMS > 0:
             s += _couplings(votes, V, j, J)[:, :, None] * votes
         else:  # uniform couplings
@@ -351,6 +382,7 @@ def _gradients(
     u_b, u_i, u_d,
     B, I, J: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
     J_PAD: tl.constexpr, E_PAD: tl.constexpr, D_PAD: tl.constexpr, BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one input capsule for the whole batch, and of its weights."""
     i = tl.program_id(0)
@@ -369,9 +401,7 @@ def _gradients(
         inside = (b[:, None, None] < B) & (j[None, :, None] < J) & (e[None, None, :] < E)
         V = tl.load(V_at + out, mask=inside, other=0.0)
         ds = tl.load(ds_at + out, mask=inside, other=0.0)
-        votes = tl.reshape(
-            tl.dot(u, tl.trans(W), input_precision="ieee", out_dtype=u.dtype), (BLOCK, J_PAD, E_PAD)
-        )
+        votes = tl.reshape(_dot(u, tl.trans(W), PRECISION), (BLOCK, J_PAD, E_PAD))
         g = tl.reshape(_couplings(votes, V, j, J)[:, :, None] * ds, (BLOCK, J_PAD * E_PAD))
         du = tl.dot(g, W, input_precision="ieee", out_dtype=u.dtype)
         tl.store(du_at + (b[:, None] * I + i) * D + d[None, :], du, mask=u_inside)
