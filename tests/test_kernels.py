@@ -305,8 +305,10 @@ def test_a_whole_network_can_be_exported():
 
 
 def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
-    """Triton's kernels have run in its interpreter only."""
-    from capsnb.kernels import dispatch
+    """On a CPU nothing of `capsnb.kernels.measured`, whose layers were measured on GPUs."""
+    from capsnb.kernels import dispatch, measured
+
+    monkeypatch.setattr(measured, "fastest", lambda *_: pytest.fail("a GPU's table on a CPU"))
 
     taken = []
     real = dispatch.choose_backend
@@ -322,6 +324,95 @@ def test_auto_computes_small_layers_by_the_definition(monkeypatch, sizes):
     monkeypatch.setattr(dispatch, "choose_backend", lambda *_: pytest.fail("a small layer in tiles"))
     u, W, _ = problem(*sizes)
     assert torch.equal(route(u, W), route(u, W, backend="eager"))
+
+
+def measured_layers():
+    return {
+        "7.5": {
+            "layers": [{"sizes": [128, 1152, 32, 8, 8], "ms": {"eager": 9.0, "fused": 5.0, "triton": 7.0}}]
+        },
+        "9.0": {
+            "layers": [
+                {
+                    "sizes": [128, 1152, 32, 8, 8],
+                    "ms": {"eager": 1.0, "fused": 3.0, "triton": 2.0},
+                    "blocks": {"gradients": {"rows": 8, "warps": 2}},
+                },
+                {"sizes": [128, 32, 32, 8, 8], "ms": {"eager": 1.0, "fused": 3.0, "triton": 2.0}},
+                {"sizes": [128, 32, 100, 16, 8], "ms": {"eager": 3.0, "fused": 1.0, "triton": 2.0}},
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gpu", "name"),
+    [
+        ((128, 1152, 32, 8, 8), 9.0, "triton"),  # the definition is faster, and would store 151 MB
+        ((8, 1152, 32, 8, 8), 9.0, "eager"),  # 9 MB, like the hidden layer
+        ((100, 40, 32, 8, 8), 8.9, "eager"),
+        ((100, 40, 120, 16, 8), 9.0, "fused"),
+        ((128, 1152, 32, 8, 8), 7.5, "fused"),
+        ((128, 32, 32, 8, 8), 6.1, "fused"),  # the nearest GPU, and its only layer
+        ((2**20, 32, 32, 8, 8), 12.0, "triton"),
+    ],
+)
+def test_auto_takes_on_a_gpu_what_was_fastest_on_one_like_it(sizes, gpu, name):
+    from capsnb.kernels import measured
+
+    every = ("eager", "triton", "fused")
+    assert measured.fastest(sizes, gpu, every, measured_layers()) == name
+    assert measured.fastest(sizes, gpu, every, {}) == "fused"
+    assert measured.fastest(sizes, gpu, ("fused",), measured_layers()) == "fused"  # without Triton
+
+
+def test_auto_is_never_slower_on_a_measured_gpu_than_the_definition_where_votes_may_be_stored():
+    """The committed table: each layer has its own best backend, and has been measured with all of them."""
+    from capsnb.kernels import measured
+
+    for gpu, entry in measured.measurements().items():
+        assert entry["source"] and entry["layers"]
+        for layer in entry["layers"]:
+            B, I, J, E, D = layer["sizes"]
+            taken = measured.fastest((B, I, J, E, D), float(gpu), ("eager", "triton", "fused"))
+            small = 4 * B * I * J * E <= measured.MAX_VOTES
+            assert layer["ms"][taken] == min(
+                layer["ms"][name] for name in ("eager", "triton", "fused") if small or name != "eager"
+            )
+
+
+def test_only_the_same_layer_has_block_sizes_that_were_measured():
+    from capsnb.kernels import measured
+
+    table = measured_layers()
+    assert measured.tuned((32, 8, 8), 9.0, "gradients", table) == {"rows": 8, "warps": 2}
+    for layer, gpu, kernel in (
+        ((32, 8, 8), 9.0, "iteration"),
+        ((32, 8, 8), 7.5, "gradients"),
+        ((16, 8, 8), 9.0, "gradients"),
+    ):
+        assert measured.tuned(layer, gpu, kernel, table) == {}
+
+
+def test_auto_asks_the_table_on_a_gpu(monkeypatch):
+    """With a GPU that is only said to be there."""
+    from capsnb.kernels import dispatch, measured
+
+    monkeypatch.setattr(measured, "capability", lambda _: 9.0)
+    monkeypatch.setattr(measured, "measurements", measured_layers)
+    monkeypatch.setattr(dispatch, "find_spec", lambda _: True)
+    chosen, real = [], dispatch.choose_backend
+    monkeypatch.setattr(
+        dispatch, "_fastest", lambda *a, real=dispatch._fastest: chosen.append(real(*a)) or chosen[-1]
+    )
+    u, W, _ = problem(16, 32, 32, 8, 8, torch.float32)
+    assert torch.equal(route(u, W), route(u, W, backend="eager")) and chosen == ["eager"]
+    with pytest.raises(RuntimeError, match="backend='triton' needs"):  # a GPU, or Triton
+        real(*problem(16, 1152, 32, 8, 8, torch.float32)[:2], "auto")
+    monkeypatch.setattr(dispatch, "find_spec", lambda _: None)
+    assert type(real(u, W, "auto")).__name__ == "Fused"
+    empty = problem(B=0)
+    assert route(*empty[:2]).shape == empty[2].shape
 
 
 @pytest.fixture
@@ -424,32 +515,52 @@ def test_triton_s_kernels_equal_the_definition_in_its_interpreter():
 
 @triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("layer", [(32, 8, 8), (10, 16, 8)])
-def test_triton_s_kernels_become_machine_code_for_a_gpu(layer):
-    """Translating them for one (Hopper) needs none; what does not fit into its shared memory is seen here."""
+@pytest.mark.parametrize("capability", [75, 80, 90])
+def test_triton_s_kernels_become_machine_code_for_a_gpu(capability):
+    """Translating them needs none. They take the shared memory that was expected, and numbers stay in registers."""
     pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
+    import kernel_report
 
-    from capsnb.kernels import triton_backend as kernels
+    small, large = [(64, 32, 8, 8), (32, 10, 16, 8)], [(33, 100, 16, 16)]
+    rows = kernel_report.report(small, [capability])
+    assert len(rows) == 6
+    for row in rows:
+        assert row.blocks and row.registers and row.instructions, row
+        assert row.spills <= 16, row  # bytes: four numbers
+    rows += [row for row in kernel_report.report(large, [capability]) if row.blocks]
+    assert len(rows) == (6 if capability == 75 else 9)  # weights of an input capsule are twice what a T4 has
+    for row in rows:
+        expected = row.blocks.shared(4, gradients=row.kernel == "gradients")
+        assert row.shared <= expected <= kernel_report.SHARED[capability], row
+    assert "registers" in kernel_report.table(rows)
 
-    padded = kernels.padding(*layer, batch=128)
-    for kernel, extra in (
-        (kernels._weighted_sum, {"TILE": kernels.TILE}),
-        (kernels._weighted_sum_gradients, {}),
-    ):
-        constants = {**padded, **extra}
-        types = {
-            name: "constexpr" if name in constants else "*fp32" if name.endswith("_at") else "i32"
-            for name in kernel.arg_names
-        }
-        placed = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-        built = compile(
-            ASTSource(kernel, types, placed),
-            target=GPUTarget("cuda", 90, 32),
-            options={"num_warps": kernels.WARPS},
-        )
-        assert built.asm["cubin"] and built.metadata.shared <= 227 * 1024
+
+@triton
+@settings(max_examples=200)
+@given(
+    layer=st.tuples(*[st.sampled_from([1, 2, 3, 8, 10, 16, 32, 33, 100, 1000])] * 3),
+    batch=st.sampled_from([1, 2, 7, 128, 1000]),
+    kib=st.sampled_from([48, 64, 99, 163, 227]),
+    gradients=st.booleans(),
+    itemsize=st.sampled_from([4, 8]),
+    tensor_cores=st.booleans(),
+)
+def test_triton_s_blocks_fit_into_the_shared_memory_of_any_gpu(
+    layer, batch, kib, gradients, itemsize, tensor_cores
+):
+    pytest.importorskip("triton", reason="Triton is not installed: PyTorch's CUDA builds bring it")
+    from capsnb.kernels.triton_backend import blocks
+
+    J, E, D = layer
+    kind = {"gradients": gradients, "itemsize": itemsize, "tensor_cores": tensor_cores}
+    found = list(blocks(layer, batch, kib * 1024, **kind))
+    for one in found:
+        assert one.shared(itemsize, gradients=gradients) <= kib * 1024
+        assert one.J >= J and one.E >= E and one.D >= D and one.J * one.E >= 16
+        assert 1 <= one.warps <= 16 and 1 <= one.rows < 2 * batch
+        assert one.precision == "ieee" or (tensor_cores and itemsize == 4 and one.rows >= 16)
+    # A program holds the weights of an input capsule; padding makes them up to eight times as large.
+    assert found or J * max(E, 16) * max(D, 8) * 8 * itemsize > kib * 1024
 
 
 @triton

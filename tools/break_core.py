@@ -55,6 +55,10 @@ BREAKS = [  # file in capsnb/, a text that stands in it exactly once, what stand
     ("kernels/routing.cpp", "V[n] = r ? V[n] + v[n] : v[n]", "V[n] = v[n]"),
     ("kernels/triton_backend.py", 'axis=2), float("-inf"))', "axis=2), 0.0)"),
     ("kernels/triton_backend.py", "dW += tl.dot(", "dW = tl.dot("),
+    ("kernels/triton_backend.py", "mask=inside, other=0.0) + _squash(s, 2)", "mask=inside, other=0.0)"),
+    ("kernels/triton_backend.py", "if tile == 0:", "if tile == 1:"),
+    ("kernels/triton_backend.py", "partial[r % len(partial)]", "partial[0]"),
+    ("kernels/triton_backend.py", "options[key].pop(0)", "options[key].clear()"),
     ("kernels/sda_em.py", "return reduce(_added, (function", "return reduce(lambda first, _: first, (function"),
     # layers and networks
     ("layers.py", "(self.capsule_types, self.dim)).transpose(1, 2)",

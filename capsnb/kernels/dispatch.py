@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from capsnb.functional import needs_definition, squash
-from capsnb.kernels import native
+from capsnb.kernels import measured, native
 from capsnb.kernels.backend import RoutingBackend, Saved, check_layer, uniform_sum
 from capsnb.kernels.fused import Fused
 from capsnb.routing import routing_by_agreement
@@ -53,8 +54,9 @@ def route(
         iterations: R >= 1.
         backend: "eager", the definition, stores the votes; "fused" computes them in tiles, in plain PyTorch; "native"
             is C++ for a CPU, compiled on first use; "triton" is for GPUs; "auto" takes "eager" for small layers and
-            batches, else "native" where it is available, else "fused". Where PyTorch exports, traces or transforms
-            (`torch.func`) the call, all of them are "eager".
+            batches, else "native" where it is available, else "fused". On an NVIDIA GPU it takes what was the fastest
+            where it was measured (`capsnb.kernels.measured`), and "eager" for at most 16 MiB of votes. Where PyTorch
+            exports, traces or transforms (`torch.func`) the call, all of them are "eager".
         detach: let gradients flow through the last iteration only; False lets them flow through all, with "eager".
         save: what is saved for the backward pass beside u and W. "sums": two sums, `[B, J, E]` each. "inputs":
             nothing; the backward pass computes all iterations again. "couplings": the sums and the last couplings,
@@ -108,16 +110,31 @@ def _is_small(u: Tensor, weight: Tensor) -> bool:
     """Whether the definition is the fastest: measured, on two cores, for 1 to 128 images and layers of all sizes."""
     if torch.compiler.is_compiling():  # a graph for batches of any size must not depend on this one
         return False
+    if gpu := measured.capability(u.device):
+        return _fastest(u, weight, gpu, ("eager", *_tiled_on_gpu())) == "eager"
     enough = 16 if native.unavailable(weight.device, weight.shape, weight.dtype) else 4
     return enough > len(u) or len(u) * weight[..., 0].numel() < 2**15
+
+
+def _fastest(u: Tensor, weight: Tensor, gpu: float, backends: tuple[str, ...]) -> str:
+    I, J, E, D = weight.shape
+    return measured.fastest((len(u), I, J, E, D), gpu, backends) if u.numel() else "fused"
+
+
+def _tiled_on_gpu() -> tuple[str, ...]:
+    return ("triton", "fused") if find_spec("triton") else ("fused",)
 
 
 def choose_backend(u: Tensor, weight: Tensor, backend: str) -> RoutingBackend:
     """The backend of this name for these capsules; "auto" is "native" where that is available, else "fused".
 
+    On an NVIDIA GPU "auto" is the one that was faster, "triton" or "fused".
+
     Raises:
         RuntimeError: the backend is not available here.
     """
+    if backend == "auto" and (gpu := measured.capability(u.device)):
+        backend = _fastest(u, weight, gpu, _tiled_on_gpu())
     if backend == "triton":
         try:
             from capsnb.kernels.triton_backend import Triton

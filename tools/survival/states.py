@@ -79,7 +79,6 @@ def figures(name: str, change: Callable[[Any], object]) -> State:
 
     def apply() -> None:
         import matplotlib
-        import matplotlib.style
 
         change(matplotlib)
 
@@ -162,7 +161,7 @@ def accelerate_state() -> object:
 
 def log_everything() -> None:
     """Log messages of all levels."""
-    logging.basicConfig(level=logging.DEBUG, stream=open(os.devnull, "w"))  # noqa: SIM115 (until the child ends)
+    logging.basicConfig(level=logging.DEBUG, stream=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the child ends)
 
 
 def without_streams() -> None:
@@ -316,7 +315,7 @@ def compute(model: torch.nn.Module, folder: str) -> Results:
 
 def child(name: str | None, folder: str, connection: Any) -> None:
     """Compute under a setting, in a process of its own; send what is wrong with the setting, and the results."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the child ends)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the child ends)
     progress.DELAY = 0  # so that bars are drawn
     torch.manual_seed(0)
     model = capsnb.MoCapsNet(channels=4, capsule_types=1, hidden_capsules=4, decoder=(16,))
