@@ -67,6 +67,19 @@ def test_the_checkpoint_of_another_run_is_not_evaluated(monkeypatch, capsys, tmp
     assert run(monkeypatch, capsys, "evaluate", tmp_path / "a")[0] == 0
 
 
+@pytest.mark.parametrize("option", [("--precision", "fp16"), ("--optimizer", "ranger21")])
+def test_a_run_that_is_refused_leaves_no_record(monkeypatch, capsys, tmp_path, option):
+    """The folder may then be used with settings that this machine can train with."""
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    command = ("train", tmp_path / "run", *TINY)
+    assert run(monkeypatch, capsys, *command, *option)[0] == 2
+    assert list((tmp_path / "run").iterdir()) == []
+    assert run(monkeypatch, capsys, *command)[0] == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert run(monkeypatch, capsys, *command, *option)[0] == 2
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
 def test_the_record_is_there_before_training_and_whole_after_it(monkeypatch, capsys, tmp_path):
     from capsnb.experiments import run as run_module
 

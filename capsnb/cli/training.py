@@ -59,8 +59,18 @@ def train(
     asked = replace(asked, sizes=shape | sizes)
     with torch.device("meta"):  # sizes that do not fit are refused before anything is written or allocated
         asked.build(prepared)
-    distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
-    result = train_and_evaluate(asked, prepared, run)
+    new = distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
+    try:
+        result = train_and_evaluate(asked, prepared, run)
+    except (
+        ValueError,
+        TypeError,
+        ModuleNotFoundError,
+        MemoryError,
+    ):  # this machine cannot train it as it was asked
+        if new and distributed.rank() == 0 and not (run / CHECKPOINT).exists():
+            (run / RECORD).unlink()  # or the folder would be that of a run that was never begun
+        raise
     # For the type checker: without a budget, a run is finished.
     assert result is not None and result.history is not None and result.evaluation is not None  # noqa: S101
     if distributed.rank() == 0:
@@ -126,13 +136,17 @@ def _load(run: Run, root: str | None, download: bool) -> ImageData:
         return run.load_data(root, download=download)
 
 
-def _start_record(folder: Path, run: Run, data: ImageData, root: str | None) -> None:
-    """Write what was asked for before training: a run that was stopped is resumed only as what it was."""
+def _start_record(folder: Path, run: Run, data: ImageData, root: str | None) -> bool:
+    """Write what was asked for before training: a run that was stopped is resumed only as what it was.
+
+    Returns:
+        Whether there was none.
+    """
     from capsnb.experiments.run import RECORD, RunResult
 
     if not (folder / RECORD).exists():
         RunResult.now(run, data, root=root).save(folder / RECORD)
-        return
+        return True
     record = RunResult.load(folder)
     if changed := record.run.difference(run):
         name, then, now = changed
@@ -140,6 +154,7 @@ def _start_record(folder: Path, run: Run, data: ImageData, root: str | None) -> 
             f"{folder} holds another run: {name} was {then!r} and is now {now!r}; choose another folder"
         )
     record.check_data(data, str(folder))
+    return False
 
 
 def report(evaluation: Evaluation) -> None:
