@@ -24,7 +24,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
 
     Args:
         path: the file to write; missing parent folders are created.
-        content: bytes, or text that is written as UTF-8.
+        content: bytes, or text that is written as UTF-8; names of files in it keep bytes that are no text.
 
     Returns:
         The path that was written.
@@ -33,11 +33,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
         OSError: the folder is not writable or the disk is full; names `path`, and the old file is unchanged.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     temporary = None
     try:
         _make_folder(path.parent)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -81,6 +81,10 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
+def _prefix(path: Path) -> str:
+    return f".{path.name[:60]}."  # eight letters more must be a name that a file system takes
+
+
 def _replace(temporary: str, path: Path) -> None:
     """Rename; on Windows a program that reads the old file, such as a virus scanner, forbids it for a moment."""
     for pause in (0.05, 0.1, 0.2, 0.4):
@@ -93,7 +97,7 @@ def _replace(temporary: str, path: Path) -> None:
 
 def _remove_left_over(path: Path) -> None:
     """Remove what processes that were killed while they wrote `path` left beside it."""
-    for left in path.parent.glob(glob.escape(f".{path.name}.") + "?" * 8):
+    for left in path.parent.glob(glob.escape(_prefix(path)) + "?" * 8):
         try:
             if left.stat().st_mtime < time.time() - 3600:  # a younger one may be another process's
                 left.unlink()

@@ -115,3 +115,9 @@ def test_a_number_that_json_has_not_is_refused():
         to_json({"loss": float("nan")})
     with pytest.raises(ValueError, match="nested without end"):
         from_json("[" * 100_000, "a.json")
+
+
+def test_long_names_and_names_that_are_no_text_are_written(tmp_path):
+    name = "n" * 250 + ".txt"
+    assert write_atomically(tmp_path / name, "x").name == name
+    assert write_atomically(tmp_path / "a.txt", "runs/\udcff").read_bytes() == b"runs/\xff"

@@ -21,7 +21,7 @@ from capsnb.data import Preprocess
 from capsnb.evaluation import Evaluation, wilson_interval
 from capsnb.experiments.run import RECORD, Run, RunResult
 from capsnb.profiling import summary
-from capsnb.tables import markdown
+from capsnb.tables import escape, markdown
 from capsnb.training import CHECKPOINT, History, checkpoint
 
 GOAL = 0.9  # the test accuracy of the column that says how soon
@@ -250,4 +250,6 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> str:
 
     >>> print(comparison_table(join_seeds([read("runs/capsnet")])))  # doctest: +SKIP
     """
-    return f"{caption(rows)}\n\n{markdown([list(COMPARISON_COLUMNS), *map(cells, rows)])}"
+    lines = [[escape(name), *values] for name, *values in map(cells, rows)]
+    above = caption(rows).replace("<", "\\<")  # brackets stay, which name a subset
+    return f"{above}\n\n{markdown([list(COMPARISON_COLUMNS), *lines])}"

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsnb import plots
+from capsnb import plots, tables
 from capsnb.experiments.comparison import (
     COMPARISON_COLUMNS,
     NOTES,
@@ -125,6 +125,6 @@ def save(rows: Sequence[ComparisonRow], folder: str | os.PathLike[str]) -> list[
     >>> save(join_seeds([read("runs/capsnet")]), "comparison")  # doctest: +SKIP
     [PosixPath('comparison/comparison.md'), PosixPath('comparison/comparison.html')]
     """
-    notes = "\n".join(f"- {line}" for line in (*NOTES, *_sources(rows)))
+    notes = "\n".join(f"- {line}" for line in (*NOTES, *map(tables.escape, _sources(rows))))
     contents = {"comparison.md": f"{comparison_table(rows)}\n\n{notes}\n", "comparison.html": page(rows)}
     return [write_atomically(Path(folder) / name, content) for name, content in contents.items()]
