@@ -55,7 +55,8 @@ def survive(
     """Try all parts, each as often as asked."""
     counts = dict(zip(PARTS, (kills, kills_of_two, full_disks, damaged_inputs, settings), strict=True))
     end = time.monotonic() + 60 * minutes
-    found, lost = {}, 0
+    found = json.loads(out.read_text(encoding="utf-8"))["parts"] if out.exists() else {}
+    lost = 0
     for part, count in counts.items():
         if not count:
             continue
@@ -74,22 +75,10 @@ def survive(
         typer.echo(
             f"{part}: {len(outcomes)} tried, {found[part]['survived']} survived, {found[part]['lost']} lost"
         )
-    write_atomically(
-        out,
-        json.dumps(
-            {
-                "parts": found,
-                "seed": seed,
-                "hardware": hardware(),
-                "versions": versions(),
-                "revision": revision(),
-                "command": command(),
-                "date": datetime.date.today().isoformat(),
-            },
-            indent=1,
-        )
-        + "\n",
-    )
+        found[part] |= {"seed": seed, "revision": revision(), "date": datetime.date.today().isoformat()}
+        # Part by part: a part that is not tried keeps its last count.
+        saved = {"parts": found, "hardware": hardware(), "versions": versions(), "command": command()}
+        write_atomically(out, json.dumps(saved, indent=1) + "\n")
     raise typer.Exit(code=1 if lost else 0)
 
 
@@ -101,11 +90,12 @@ def _summary(outcomes: list[Outcome]) -> dict[str, object]:
         line = by_name.setdefault(outcome.name.partition(":")[0], {"tried": 0, "lost": 0})
         line["tried"] += 1
         line["lost"] += not outcome.survived
-    ends = collections.Counter(outcome.detail.partition(",")[0] for outcome in outcomes if outcome.survived)
+    ends = collections.Counter(outcome.detail for outcome in outcomes if outcome.survived)
     return {
         "tried": len(outcomes),
         "survived": len(outcomes) - len(lost),
         "lost": len(lost),
+        "memory": max(outcome.memory for outcome in outcomes),
         "by_name": by_name,
         "ends": dict(ends.most_common()),
         "what_was_lost": [f"{outcome.name}: {outcome.detail}" for outcome in lost],

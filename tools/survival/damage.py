@@ -106,14 +106,14 @@ def _try(kind: Input, expected: object, copy: Path, chance: random.Random) -> Ou
     way, content = damaged(file.read_bytes(), donors, chance)
     file.write_bytes(content)
     ended = Child(kind.work(copy)).end(LIMIT)
-    name, memory = f"{kind.name}: {way}", f"{ended.memory / 1e6:.0f} MB"
+    name = f"{kind.name}: {way}"
     if ended.code is None:
         return Outcome(name, False, f"{chosen}: still running after {LIMIT:.0f} s")
     if ended.code == 0:
         whole = kind.what(copy, ended) == expected or _other_picture(file)
-        return Outcome(name, whole, f"read, {memory}" if whole else f"{chosen}: taken for something else")
+        return Outcome(name, whole, "read" if whole else f"{chosen}: taken for something else", ended.memory)
     named = str(file) in ended.refusal or (way == "swapped" and str(file.parent) in ended.refusal)
-    return Outcome(name, named, f"refused, {memory}" if named else f"{chosen}: {ended.summary}")
+    return Outcome(name, named, "refused" if named else f"{chosen}: {ended.summary}", ended.memory)
 
 
 def _other_picture(file: Path) -> bool:

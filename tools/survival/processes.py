@@ -37,11 +37,13 @@ class Outcome(NamedTuple):
         name: what was tried.
         survived: whether it ended as it should.
         detail: how it ended.
+        memory: largest resident size of the process that it tried, in bytes; 0 where it was not measured.
     """
 
     name: str
     survived: bool
     detail: str
+    memory: int = 0
 
 
 class Ended(NamedTuple):
