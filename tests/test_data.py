@@ -983,3 +983,18 @@ def test_a_folder_in_disorder_is_explained(folder, damage):
     with pytest.raises(error, match=says) as caught:
         load_data(f"folder:{folder}")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_file_is_read_or_refused_without_a_warning(tmp_path):
+    """Pillow warns of what it skips in a damaged TIFF; the one line of an error says enough."""
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / part / name / "1.tif")
+    file = tmp_path / "train" / "a" / "1.tif"
+    whole = file.read_bytes()
+    for end in range(1, len(whole), 5):
+        file.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"1\.tif cannot be read as an image"):
+            load_data(f"folder:{tmp_path}")

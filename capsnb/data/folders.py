@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import unicodedata
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,9 +123,11 @@ def _read_images(paths: list[Path]) -> Tensor:
     chunks = [paths[first : first + 256] for first in range(0, len(paths), 256)]
     images: list[np.ndarray] = []
     with (
+        warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress_bar(label="reading images", total=len(paths), unit="") as progress,
     ):
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # a file is read or refused; between them is nothing
         for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
             images += decoded
             progress.update(len(decoded))
