@@ -82,7 +82,7 @@ def _state(path: Path) -> str:
     if not (path / CHECKPOINT).exists():
         return "a record"
     epochs = len(checkpoint.read(path / CHECKPOINT)["history"].records)
-    return f"{epochs} epochs" + (" and the finished record" if record.history else "")
+    return f"{epochs} epoch{'s' * (epochs != 1)}" + (" and the finished record" if record.history else "")
 
 
 def _resume(reference: Reference, name: str, variant: str, path: Path, before: str) -> Outcome:
