@@ -347,6 +347,7 @@ NO_ENTRY = {
         "bench.inversion_error.Textbook.forward", "bench.inversion_error.loop", "bench.inversion_error.textbook",
         "bench.measurement.whole_settings", "bench.peak_memory.what_fits", "files.to_json", "functional.added",
         "bench.routing_backends.checkpointed", "bench.routing_backends.compiled",
+        "kernels.measured.fastest", "kernels.measured.tuned",
         "bench.routing_backends.expanded", "bench.routing_backends.materialised", "bench.training_step.build_network",
         "bench.training_step.make_step", "bench.training_step.random_batch",
         "distributed.shard", "experiments.papers.percent", "experiments.run.execute",
