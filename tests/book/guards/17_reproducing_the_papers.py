@@ -9,4 +9,4 @@ assert best.mean() > last.mean()
 
 assert problems == []
 assert "R = 1" in my_table and "R = 3" in my_table and "not run" not in my_table
-assert "belongs to another run" in message
+assert "damaged or edited" in message
