@@ -115,9 +115,8 @@ def _where_supported() -> Iterator[None]:
             raise
 
 
-VERSION = (
-    3  # of what capsnb saves; files without a number are of version 1, and only from 3 on JSON has a digest
-)
+# Of what capsnb saves. Files without a number are of version 1; from 3 on JSON has a digest.
+VERSION = 3
 FORMAT = {"format": VERSION}
 
 

@@ -354,6 +354,8 @@ def test_what_cannot_be_drawn_leaves_no_half_result(tmp_path, monkeypatch):
 
 def test_names_are_text_in_the_table(tmp_path):
     odd = replace(trained(0), run=replace(trained(0).run, label="<b>*Caps*</b> $x$ | y"), source="runs/<i>")
-    table, page = (path.read_text(encoding="utf-8") for path in comparison_page.save(join_seeds([odd]), tmp_path))
+    table, page = (
+        path.read_text(encoding="utf-8") for path in comparison_page.save(join_seeds([odd]), tmp_path)
+    )
     assert r"\<b>\*Caps\*\</b> \$x\$ \| y |" in table and r"runs/\<i>" in table
     assert "&lt;b&gt;*Caps*&lt;/b&gt; $x$ | y" in page and "<b>*" not in page

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from capsnb.cli.options import Model, complete_sizes, names, network_options, shape, with_options
+from capsnb.files import check_writable
 from capsnb.models import build
 
 Only = Annotated[str | None, typer.Option(help="these alone, separated by commas; all by default")]
@@ -166,6 +167,7 @@ def _measure(
     path = Path("results") / f"bench-{what}{kind}{where}.json" if out is None else out
     if path.is_dir():
         raise ValueError(f"out must be a file, got the folder {str(path)!r}")
+    check_writable(path.parent)  # before there is a measurement to lose
     result = measurements.MEASUREMENTS[what](
         cases or [], only=names("only", only), device=device, progress=sys.stderr.isatty(), **numbers
     )

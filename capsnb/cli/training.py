@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from capsnb.experiments import Run
 
 
+# How a run ends that this machine cannot train as it was asked.
+REFUSALS = (ValueError, TypeError, ModuleNotFoundError, MemoryError)
+
+
 @with_options("sizes", network_options(), dict)
 @with_options("preprocess", field_options(Preprocess), Preprocess)
 @with_options("config", field_options(TrainConfig), TrainConfig)
@@ -62,12 +66,7 @@ def train(
     new = distributed.from_rank0(lambda: _start_record(run, asked, prepared, root))
     try:
         result = train_and_evaluate(asked, prepared, run)
-    except (
-        ValueError,
-        TypeError,
-        ModuleNotFoundError,
-        MemoryError,
-    ):  # this machine cannot train it as it was asked
+    except REFUSALS:
         if new and distributed.rank() == 0 and not (run / CHECKPOINT).exists():
             (run / RECORD).unlink()  # or the folder would be that of a run that was never begun
         raise

@@ -29,9 +29,8 @@ from capsnb.training import History, TrainConfig, checkpoint, fit
 from capsnb.training.checkpoint import difference
 from capsnb.values import plain
 
-OUT_OF_MEMORY = re.compile(
-    "out of memory|allocate memory|not enough memory|bad_alloc"
-)  # PyTorch on GPU and CPU
+# What PyTorch says on a GPU, on a CPU, on Windows, and in C++.
+OUT_OF_MEMORY = re.compile("out of memory|allocate memory|not enough memory|bad_alloc")
 RECORD = "run.json"  # in a folder of `capsnb train`, beside the checkpoint
 MISTAKES = (
     100  # a study keeps the most confident ones; thousands of a hard data set would be most of the file
