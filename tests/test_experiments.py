@@ -321,3 +321,9 @@ def test_a_run_follows_no_setting_of_the_caller_and_leaves_his_random_numbers(do
     assert torch.equal(torch.random.get_rng_state(), before)
     (theirs, *_), (ours, *_) = (results("tiny", folder)[first.label] for folder in (done, tmp_path))
     assert ours.history["loss"] == theirs.history["loss"]
+
+
+def test_a_budget_that_is_spent_before_training_leaves_the_run_for_the_next_call(tmp_path):
+    (first, *_) = runs("tiny")
+    assert execute(first, tmp_path, budget=1e-9) is None
+    assert not first.path(tmp_path).exists()

@@ -336,7 +336,7 @@ def _train_members(
         torch.manual_seed(config.seed)
         networks.append(run.build(data))
         place = folder / str(k) if run.members > 1 else folder
-        remaining = budget - (time.monotonic() - started)
+        remaining = max(budget - (time.monotonic() - started), 0.0)
         histories.append(fit(networks[k], data, config, run_dir=place, progress=progress, budget=remaining))
         if len(histories[k].records) < config.epochs:
             return None
