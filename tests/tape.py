@@ -1,4 +1,4 @@
-"""A recorder for the CPU: it records operators and the tensors that they read and write, as a CUDA graph records kernels.
+"""A recorder for the CPU: it records operators and what they read and write, as a CUDA graph records kernels.
 
 What Python does between operators is not on the tape. So a step that depends on it gives other numbers when it is
 replayed, as it would on a GPU.
@@ -37,7 +37,9 @@ class Tape(TorchDispatchMode):
 
     def undo(self) -> None:
         """Put everything back that existed before; a CUDA graph computes nothing while it is recorded."""
-        for tensor, held in self.before.values():
+        for tensor, held in reversed(
+            self.before.values()
+        ):  # of two views of the same numbers, the first one last
             tensor.copy_(held)
 
     @torch.no_grad()
@@ -90,7 +92,9 @@ def is_tensor(x: Any) -> bool:
 
 
 def written(operator: Any, args: tuple, kwargs: dict) -> Iterator[Tensor]:
-    """The tensors that an operator writes to, by its schema."""
+    """The tensors that an operator writes to, by its schema; that of batch norm does not say so."""
+    if operator is torch.ops.aten.native_batch_norm.default:
+        yield from (x for x in args[3:5] if is_tensor(x))
     for place, argument in enumerate(operator._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)

@@ -321,19 +321,21 @@ class _Gradients:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.values = torch.empty(0)
+        self.values, self.of_weights = torch.empty(0), list[Tensor]()
 
     def collect(self) -> None:
         """Take them from the weights. A weight on which the loss does not depend has none, on no rank."""
-        if not len(self.values):
+        if not self.of_weights:
             self.parameters = [p for p in self.parameters if p.grad is not None]
-            sizes = [p.numel() for p in self.parameters]
-            self.values = self.parameters[0].new_empty(sum(sizes))
+            self.values = torch.cat([p.detach().flatten() for p in self.parameters])
+            parts = self.values.split([p.numel() for p in self.parameters])
+            # In the weights' order in memory: fused optimizers walk through both without looking at strides.
             self.of_weights = [
-                values.view_as(p) for p, values in zip(self.parameters, self.values.split(sizes), strict=True)
+                part.as_strided(p.shape, torch.empty_like(p, device="meta").stride())
+                for part, p in zip(parts, self.parameters, strict=True)
             ]
-        torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None], out=self.values)
-        for p in self.parameters:
+        for p, gradient in zip(self.parameters, self.of_weights, strict=True):
+            gradient.copy_(cast(Tensor, p.grad))
             p.grad = None
 
     def reduce(self) -> None:
