@@ -8,7 +8,9 @@ from torch.autograd import forward_ad
 
 from capsnb.values import finite_number, whole_number
 
-EPSILON = 1e-8  # added to a squared length under the square root
+# Added to a squared length under the square root. A capsule that is shorter than its root, 1e-12, is shortened once
+# more. The derivative at zero has epsilon^(-3/2) in it, which float32 holds down to 1e-25.
+EPSILON = 1e-24
 # PyTorch 2.6 cannot tell export from compilation; there a program of torch.export holds our operators.
 _exporting = getattr(torch.compiler, "is_exporting", bool)
 # Private to PyTorch, which has no public way to ask; where it is gone, torch.func says by itself what it cannot do.

@@ -17,6 +17,7 @@ from capsnb.values import finite_number, whole_number
 
 NEAR_COUPLING = 0.9  # p of SDA: the coupling to an output capsule at half the mean distance
 VARIANCE_FLOOR = 1e-4
+FLOOR = 1e-8  # added to the squared lengths, distances and masses of SDA and EM, which are divided by
 INVERSE_TEMPERATURE = 1.0
 
 
@@ -173,13 +174,13 @@ def clip_votes(votes: Tensor, capsules: Tensor) -> Tensor:
 
     Both squared lengths get an epsilon inside the square root, so gradients are finite where a capsule is zero.
     """
-    allowed = capsules.square().sum(-1)[:, :, None, None] + added()
-    return votes * (allowed / (votes.square().sum(-1, keepdim=True) + added())).clamp(max=1).sqrt()
+    allowed = capsules.square().sum(-1)[:, :, None, None] + added(FLOOR)
+    return votes * (allowed / (votes.square().sum(-1, keepdim=True) + added(FLOOR))).clamp(max=1).sqrt()
 
 
 def distances(votes: Tensor, v: Tensor) -> Tensor:
     """The distance of each vote from its output capsule, `[B, I, J]`, > 0: an epsilon prevents a division by 0."""
-    return ((votes - v[:, None]).square().sum(-1) + added()).sqrt()
+    return ((votes - v[:, None]).square().sum(-1) + added(FLOOR)).sqrt()
 
 
 def distance_scale(mean: Tensor, J: int) -> Tensor:
@@ -293,7 +294,7 @@ def em_routing(
         # M-step
         weights = R * a[:, :, None]  # r_ij
         mass = weights.sum(1)
-        mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + added())[..., None]
+        mean = torch.einsum("bij,bije->bje", weights, u_hat) / (mass + added(FLOOR))[..., None]
         squares = (u_hat - mean[:, None]).square()
         variance = floored_variance(torch.einsum("bij,bije->bje", weights, squares), mass)
         temperature = inverse_temperature * r / iterations
@@ -306,7 +307,7 @@ def em_routing(
 
 def floored_variance(squares: Tensor, mass: Tensor) -> Tensor:
     """Variances `[B, J, E]` from weighted sums of squares and the sums of the weights `[B, J]`; at least the floor."""
-    return squares / (mass + added())[..., None] + VARIANCE_FLOOR
+    return squares / (mass + added(FLOOR))[..., None] + VARIANCE_FLOOR
 
 
 def activation_logit(

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capsnb import em_routing, routing_by_agreement, scaled_distance_routing, squash
-from capsnb.functional import EPSILON
-from capsnb.routing import VARIANCE_FLOOR, clip_votes, distance_scale
+from capsnb.routing import FLOOR, VARIANCE_FLOOR, clip_votes, distance_scale
 
 sizes = st.tuples(*[st.integers(1, 4)] * 4)
 
@@ -148,7 +147,7 @@ def em_in_loops(votes, activations, iterations, beta_use, beta_activation, tempe
             mu, var, a = [[0.0] * E for _ in range(J)], [[0.0] * E for _ in range(J)], [0.0] * J
             for j in range(J):
                 r = [R[i][j] * float(activations[n, i]) for i in range(I)]
-                mass = sum(r) + EPSILON  # a cloud that nobody is left in lies at zero, instead of at 0/0
+                mass = sum(r) + FLOOR  # a cloud that nobody is left in lies at zero, instead of at 0/0
                 for h in range(E):
                     votes_h = [float(votes[n, i, j, h]) for i in range(I)]
                     mu[j][h] = sum(x * y for x, y in zip(r, votes_h, strict=True)) / mass

@@ -574,3 +574,22 @@ def test_history_round_trip_and_damage(whole_run, tmp_path):
     path.write_text(json.dumps({"records": []}))
     with pytest.raises(ValueError, match=r"history\.json is not a history"):
         History.load(path)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_summed_loss_is_the_mean_times_the_images(data, accumulate):
+    """By SGD, whose one step, of 32 or 96 images, shows the gradient."""
+    same = dict(epochs=1, batch_size=32, optimizer="sgd", schedule="constant", accumulate=accumulate)
+    whole = data.subset(train=32 * accumulate)
+    images = len(whole.train)
+    found = {}
+    for reduction, rate in (("mean", 0.01), ("sum", 0.01 / images)):
+        model = tiny().double()
+        model.forward = lambda images, labels=None, own=model.forward: own(images.double(), labels)
+        history = fit(
+            model, whole, TrainConfig(reduction=reduction, learning_rate=rate, **same), progress=False
+        )
+        found[reduction] = history["loss"][0], weights(model)
+    assert found["sum"][0] == pytest.approx(found["mean"][0], rel=1e-12)
+    for name, value in found["mean"][1].items():
+        torch.testing.assert_close(found["sum"][1][name], value, rtol=1e-9, atol=1e-12)

@@ -31,7 +31,7 @@ TESTS = {  # of those files of the core whose tests are not called as they are
 
 BREAKS = [  # file in capsnb/, a text that stands in it exactly once, what stands there instead
     # squash and its gradient
-    ("functional.py", "torch.rsqrt(squared + eps)\n    return v", "(1 / (squared.sqrt() + eps))\n    return v"),
+    ("functional.py", "torch.rsqrt(squared + added(eps))\n    return v", "(1 / (squared.sqrt() + eps))\n    return v"),
     ("functional.py", "v = squared / (1 + squared) *", "v = squared.sqrt() / (1 + squared) *"),
     ("functional.py", " - factor * inverse_length.square() / 2", " - factor * inverse_length.square()"),
     ("functional.py", "s.float() if s.dtype in (torch.float16, torch.bfloat16) else s", "s"),
@@ -41,7 +41,7 @@ BREAKS = [  # file in capsnb/, a text that stands in it exactly once, what stand
     ("routing.py", "logits = logits + torch.einsum(", "logits = torch.einsum("),
     ("routing.py", "u_hat = votes.detach() if detach and r < iterations else votes", "u_hat = votes"),
     ("routing.py", "d_o, d_p = mean, mean / 2", "d_o, d_p = mean, mean / 3"),
-    ("routing.py", "EPSILON)).clamp(max=1).sqrt()", "EPSILON)).sqrt()"),
+    ("routing.py", "added(FLOOR))).clamp(max=1).sqrt()", "added(FLOOR))).sqrt()"),
     ("routing.py", "variance.log().sum(-1) / 2  # [B, J]", "variance.log().sum(-1)  # [B, J]"),
     # routing without stored votes
     ("kernels/backend.py", "V = V + squash(s)", "V = squash(s)"),

@@ -24,6 +24,7 @@ from capsnb.bench.peak_memory import what_fits
 from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.defaults import default_settings
 from capsnb.evaluation import Evaluation, evaluate
+from capsnb.experiments import published
 from capsnb.profiling import command, free_memory, hardware, revision, summary, versions
 from capsnb.training import History, TrainConfig, checkpoint, fit
 from capsnb.training.checkpoint import difference
@@ -92,7 +93,8 @@ class Run:
     def build(self, data: ImageData) -> nn.Module:
         """Make one of its networks, with initial weights from PyTorch's generator."""
         sizes = {"image_shape": data.image_shape, "classes": len(data.classes), **self.sizes}
-        return models.build(self.model, **sizes)
+        network = published.NETWORKS.get(self.model)
+        return network(**sizes) if network else models.build(self.model, **sizes)
 
     def difference(self, other: Run) -> tuple[str, Any, Any] | None:
         """The first setting that another run has not in common: its name, and both values; None if there is none."""

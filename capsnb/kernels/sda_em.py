@@ -19,6 +19,7 @@ from capsnb.functional import added, needs_definition, squash
 from capsnb.kernels.backend import check_layer
 from capsnb.kernels.fused import TILE_BYTES
 from capsnb.routing import (
+    FLOOR,
     INVERSE_TEMPERATURE,
     activation_logit,
     assignments,
@@ -212,7 +213,7 @@ def _em_in_tiles(
     for r in range(1, iterations + 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *gaussians)
-            mean = sums / (mass + added())[..., None]
+            mean = sums / (mass + added(FLOOR))[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
             variance = floored_variance(
                 sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0], mass
@@ -254,7 +255,7 @@ def _votes(u: Tensor, weight: Tensor) -> Tensor:
 
 def _lengths(x: Tensor) -> Tensor:
     """Lengths along the last axis, with an epsilon inside the root: the gradient at 0 is finite."""
-    return (x.square().sum(-1) + added()).sqrt()
+    return (x.square().sum(-1) + added(FLOOR)).sqrt()
 
 
 def _to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:

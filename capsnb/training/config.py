@@ -75,6 +75,9 @@ class TrainConfig:
         deterministic: on a GPU, use convolutions that give the same bits each time, and cuDNN's own choice among them;
             False leaves both as the process has set them.
         seed: decides order and augmentation of the images, 0 to 2**32 - 1.
+        reduction: "mean" of the images' losses; or "sum", as in the published code of MoCapsNet, which is as many times
+            as large as a batch has images. Adam's steps are the same, but for gradients near its epsilon, 1e-8. A
+            history has the mean.
         loss: "margin", or "cross_entropy", see `capsnb.losses`; a history has either in its column `margin`.
 
     Raises:
@@ -97,6 +100,7 @@ class TrainConfig:
     deterministic: bool = True
     seed: int = 0
     loss: Classification = "margin"
+    reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         plain_fields(self)

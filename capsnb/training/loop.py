@@ -248,7 +248,8 @@ class _Trainer:
             # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
             reduce = k == last and self.gradient is None
             with nullcontext() if reduce else self.accelerator.no_sync(self.model):
-                results.append(self.backward(batch, numbers, len(batch) / len(rows)))
+                images = len(rows) if self.config.reduction == "mean" else 1
+                results.append(self.backward(batch, numbers, len(batch) / images))
         terms, correct = zip(*results, strict=True)
         if self.gradient is None:
             self._update()
@@ -271,7 +272,7 @@ class _Trainer:
         return ()
 
     def backward(self, batch: Tensor, drawn: Sequence[Tensor], weight: float) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass of this rank's rows of a batch; `weight` is the batch's share of the step."""
+        """Forward and backward pass of this rank's rows of a batch; `weight` multiplies the mean loss."""
         shard = distributed.shard(len(batch))
         size = shard.stop - shard.start
         if size == 0:  # all ranks take part in all steps: compute an image with weight 0
