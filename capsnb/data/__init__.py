@@ -17,6 +17,7 @@ from pathlib import Path
 
 from capsnb.data.folders import load_folder
 from capsnb.data.mnist import load_mnist, load_mnist5k, mnist_files
+from capsnb.data.npz import load_npz
 from capsnb.data.splits import ImageData, Split
 from capsnb.data.torchvision_sets import cifar_files, load_cifar, load_svhn, svhn_files
 from capsnb.preprocess import Preprocess
@@ -37,6 +38,7 @@ FILES: dict[str, Callable[[Path], Iterable[Path]]] = {  # of the data sets that 
     "cifar10": partial(cifar_files, "cifar10"),
     "cifar100": partial(cifar_files, "cifar100"),
 }
+OWN = {"folder": load_folder, "npz": load_npz}  # "KIND:PATH" loads your own images
 
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
@@ -91,9 +93,9 @@ def load_data(
     Split(4000 images of 1x28x28 on cpu)
     """
     preprocess = Preprocess() if preprocess is None else preprocess
-    if name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:")).expanduser()
-        return load_folder(Path(root or ".").expanduser() / path, preprocess)
+    kind, colon, path = name.partition(":")
+    if colon and kind in OWN:
+        return OWN[kind](Path(root or ".").expanduser() / Path(path).expanduser(), preprocess)
     if name not in DATASETS:
         close = get_close_matches(name.lower(), DATASETS, n=1)
         hint = f'; did you mean "{close[0]}"?' if close else ""
