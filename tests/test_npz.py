@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from capsnb.data import Split, load_data, npz
+from capsnb.data import Split, data_folder, downloaded, load_data, npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -148,35 +148,33 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
             "holds no y_train: an .npz file of images is one with the arrays x_train, y_train",
         ),
         ({"x_test": None}, "holds no x_test"),
-        ({"x_train": FLOATS}, "x_train holds float64, not uint8: pixels are whole numbers from 0 to 255"),
-        ({"x_train": np.where(FLOATS > 0.5, np.nan, FLOATS)}, "x_train holds float64, not uint8"),
-        ({"x_test": images_of(4).astype(np.int16) - 300}, "x_test holds int16, not uint8"),
-        ({"x_train": images_of(6)[:, 0, 0]}, r"x_train has the shape \[6, 3\], not \[N, H, W\] or"),
-        ({"x_train": images_of(6)[..., None]}, r"x_train has the shape \[6, 3, 2, 3, 1\], not"),
+        ({"x_train": FLOATS}, "x_train is float64, not uint8: whole numbers from 0 to 255"),
+        ({"x_train": np.where(FLOATS > 0.5, np.nan, FLOATS)}, "x_train is float64, not uint8"),
+        ({"x_test": images_of(4).astype(np.int16) - 300}, "x_test is int16, not uint8"),
+        ({"x_train": images_of(6)[:, 0, 0]}, r"x_train is \[6, 3\], not \[N, H, W\], "),
+        ({"x_train": images_of(6)[..., None]}, r"x_train is \[6, 3, 2, 3, 1\], not"),
         (
             {"x_train": images_of(6).transpose(0, 3, 1, 2)},
-            r"x_train has the shape \[6, 3, 3, 2\].* 1 or 3 chan",
+            r"x_train is \[6, 3, 3, 2\]",
         ),
-        ({"x_train": images_of(6)[:, :0]}, r"x_train has the shape \[6, 0, 2, 3\]"),
-        ({"x_test": images_of(0), "y_test": LABELS[:0]}, r"x_test has the shape \[0, 3, 2, 3\]"),
-        ({"x_test": images_of(4, 2, 2)}, r"x_train are \[3, 3, 2\], of x_test \[3, 2, 2\]"),
-        ({"x_test": images_of(4)[..., 0]}, r"x_train are \[3, 3, 2\], of x_test \[1, 3, 2\]"),
+        ({"x_train": images_of(6)[:, :0]}, r"x_train is \[6, 0, 2, 3\]"),
+        ({"x_test": images_of(0), "y_test": LABELS[:0]}, r"x_test is \[0, 3, 2, 3\]"),
         ({"y_train": LABELS[:5]}, "x_train with y_train: 6 images but 5 labels"),
-        ({"y_train": LABELS / 1}, r"y_train holds float64 of shape \[6\], not a class number"),
-        ({"y_test": np.array([0, np.nan, 1, 2])}, r"y_test holds float64 of shape \[4\], not a class number"),
-        ({"y_train": np.eye(3, dtype=int)[LABELS]}, r"y_train holds int64 of shape \[6, 3\]"),
-        ({"y_train": LABELS[None]}, r"y_train holds int64 of shape \[1, 6\]"),
-        ({"y_train": np.array(3)}, r"y_train holds int64 of shape \[\]"),
-        ({"y_train": LABELS.astype("U")}, "y_train holds <U21 of shape"),
+        ({"y_train": LABELS / 1}, r"y_train is float64 \[6\], not class numbers"),
+        ({"y_test": np.array([0, np.nan, 1, 2])}, r"y_test is float64 \[4\], not class numbers"),
+        ({"y_train": np.eye(3, dtype=int)[LABELS]}, r"y_train is int64 \[6, 3\]"),
+        ({"y_train": LABELS[None]}, r"y_train is int64 \[1, 6\]"),
+        ({"y_train": np.array(3)}, r"y_train is int64 \[\]"),
+        ({"y_train": LABELS.astype("U")}, "y_train is <U21"),
         (
             {"y_train": LABELS - 1},
-            r"y_train and y_test hold 4 different labels from -1 to 2: count them from 0",
+            r"the 4 labels of y_train and y_test are -1 to 2: count them from",
         ),
         (
             {"y_train": LABELS + 1, "y_test": LABELS[:4] + 1},
-            "hold 3 different labels from 1 to 3: count them from 0",
+            "the 3 labels of y_train and y_test are 1 to 3: count",
         ),
-        ({"y_train": LABELS * 10**12}, "labels from 0 to 2000000000000: count them from 0"),
+        ({"y_train": LABELS * 10**12}, "are 0 to 2000000000000: count"),
         (
             {"y_train": LABELS - 1, "classes": np.array(["a", "b", "c"])},
             "x_train with y_train: label -1 is outside 0 to 2",
@@ -198,6 +196,17 @@ def test_an_array_that_does_not_fit_is_named(written, changed, says):
     with pytest.raises(ValueError, match=says) as caught:
         load_data(f"npz:{path}")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"), [(images_of(4, 2, 2), "3, 2, 2"), (images_of(4)[..., 0], "1, 3, 2")]
+)
+def test_images_of_two_shapes_are_refused(written, images, shape):
+    path = written(**some_arrays(x_test=images))
+    with pytest.raises(
+        ValueError, match=rf"npz:pets: training images are \[3, 3, 2\], test images \[{shape}\]"
+    ):
+        load_data(f"npz:{path}")
 
 
 class Trap:
@@ -236,7 +245,7 @@ def test_a_member_that_is_no_array_is_named(written):
     path = written(**some_arrays(y_train=None))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("y_train", b"0 1 2")
-    with pytest.raises(ValueError, match="y_train holds"):
+    with pytest.raises(ValueError, match="y_train is"):
         load_data(f"npz:{path}")
 
 
@@ -269,3 +278,128 @@ def test_damage_is_told_or_harmless(tmp_path_factory, save, draw):
             split = getattr(data, part)
             assert np.array_equal(split.images.permute(0, 2, 3, 1), made[f"x_{part}"])
             assert np.array_equal(split.labels, made[f"y_{part}"])
+
+
+def as_published(folder, name, pixels, labels, monkeypatch):
+    """Write training and test images, the same, and let their digest be the published one."""
+    path = folder / f"{name}.npz"
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    images = torch.from_numpy(pixels.reshape(*pixels.shape[:3], -1)).permute(0, 3, 1, 2).contiguous()
+    digest = npz.unordered_digest(Split(images, torch.as_tensor(labels)))
+    monkeypatch.setitem(npz.PUBLISHED, name, (digest, digest))
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(draw=st.data())
+@pytest.mark.parametrize(("name", "classes"), [("mnist", 10), ("cifar10", 10), ("cifar100", 100)])
+def test_a_published_set_is_recognised_in_any_order_and_refused_if_changed(
+    tmp_path_factory, name, classes, draw
+):
+    folder = tmp_path_factory.mktemp("published")
+    count = draw.draw(st.integers(1, 8))
+    pixels = images_of(count, 4, 4, seed=draw.draw(st.integers(0, 9)))
+    pixels = pixels[..., 0] if name == "mnist" else pixels
+    labels = np.array(draw.draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count)))
+    with pytest.MonkeyPatch.context() as patched:
+        path = as_published(folder, name, pixels, labels, patched)
+        arrays = dict(np.load(path))
+        for part in ("train", "test"):
+            order = draw.draw(st.permutations(range(count)))
+            arrays[f"x_{part}"], arrays[f"y_{part}"] = pixels[order], labels[order][:, None]
+            shuffled = order
+        np.savez(path, **arrays)
+        data = load_data(name, folder)
+        assert (data.name, len(data.classes)) == (name, classes)
+        assert data.test.labels.tolist() == labels[shuffled].tolist()
+        key = draw.draw(st.sampled_from(KEYS))
+        place = tuple(draw.draw(st.integers(0, size - 1)) for size in arrays[key].shape)
+        most = 255 if key.startswith("x") else classes - 1
+        others = st.integers(0, most).filter(lambda value: value != arrays[key][place])
+        arrays[key][place] = draw.draw(others)
+        np.savez(path, **arrays)
+        part = key[2:]
+        with pytest.raises(
+            ValueError, match=f"x_{part} with y_{part} are not those of {name}: an image or a label is"
+        ) as caught:
+            load_data(name, folder)
+        assert str(path) in str(caught.value)
+        loose = draw.draw(st.sampled_from(["x", "y"]))
+        arrays[f"{loose}_train"] = arrays[f"{loose}_train"][:-1]
+        np.savez(path, **arrays)
+        with pytest.raises(ValueError, match=r"images but|is \[0"):
+            load_data(name, folder)
+
+
+def test_one_file_stands_for_the_published_ones(tmp_path, monkeypatch):
+    assert not set(downloaded(tmp_path)) & {"mnist", "cifar10", "cifar100", "cifar100-coarse"}
+    as_published(tmp_path, "cifar100", images_of(2), np.array([0, 99]), monkeypatch)
+    (tmp_path / "svhn.npz").touch()  # nobody knows its digest
+    assert downloaded(tmp_path) == ["cifar100", "cifar100-coarse"]
+    assert load_data("cifar100", tmp_path, download=True).classes[::99] == ("apple", "worm")
+
+
+# By fine label, from the published labels: not how the package has it.
+COARSE = [
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7),
+    *(6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10),
+    *(16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16),
+    *(12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
+]
+
+
+def test_twenty_coarse_classes_of_five_fine_ones(tmp_path, monkeypatch):
+    as_published(tmp_path, "cifar100", images_of(100), np.arange(100), monkeypatch)
+    fine, coarse = load_data("cifar100", tmp_path), load_data("cifar100-coarse", tmp_path)
+    assert coarse.train.labels.tolist() == coarse.test.labels.tolist() == COARSE
+    assert coarse.train.labels.bincount().tolist() == [5] * 20
+    assert torch.equal(fine.train.images, coarse.train.images)
+    assert (coarse.name, len(set(coarse.classes)), len(set(fine.classes))) == ("cifar100-coarse", 20, 100)
+    assert fine.classes == tuple(sorted(fine.classes)) and coarse.classes == tuple(sorted(coarse.classes))
+    names = {fine.classes[k]: coarse.classes[COARSE[k]] for k in range(100)}
+    assert (
+        names["maple_tree"] == "trees"
+        and names["shark"] == "fish"
+        and names["worm"] == "non-insect_invertebrates"
+    )
+
+
+@pytest.fixture(scope="module")
+def published_cifar100():
+    try:
+        return load_data("cifar100")
+    except FileNotFoundError:
+        pytest.skip(
+            "CIFAR-100 is not here: capsnb data cifar100 --download, or name its folder in CAPSNB_DATA"
+        )
+
+
+def test_all_of_cifar100(published_cifar100):
+    data = published_cifar100
+    assert data.train.labels.bincount().tolist() == [500] * 100
+    assert data.test.labels.bincount().tolist() == [100] * 100
+    assert [npz.unordered_digest(split) for split in (data.train, data.test)] == [*npz.PUBLISHED["cifar100"]]
+    rows = list(map(bytes, data.train.images.numpy()))
+    assert len(rows) - len(set(rows)) == 14, "images that are there twice"
+    mean = data.train.images.double().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(
+        mean, torch.tensor([0.50707516, 0.48654887, 0.44091784]).double(), atol=1e-7, rtol=0
+    )
+
+
+def test_coarse_labels_are_those_of_the_published_files(published_cifar100):
+    path = data_folder() / "cifar-100-python" / "test"
+    if not path.is_file():
+        pytest.skip("the published files of CIFAR-100 are not here: capsnb data cifar100 --download")
+    published = pickle.loads(path.read_bytes(), encoding="latin1")  # loading has checked its MD5
+    assert [COARSE[k] for k in published["fine_labels"]] == published["coarse_labels"]
+    assert load_data("cifar100-coarse").test.labels.tolist() == published["coarse_labels"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_digests_are_those_of_the_published_files(name):
+    try:
+        data = load_data(name)
+    except FileNotFoundError:
+        pytest.skip(f"{name} is not here: capsnb data {name} --download, or name its folder in CAPSNB_DATA")
+    assert [npz.unordered_digest(split) for split in (data.train, data.test)] == [*npz.PUBLISHED[name]]

@@ -15,11 +15,17 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from capsnb.backbones import CapsuleHead
-from capsnb.data import DATASETS
+from capsnb.data import DATASETS, NAMES
 from capsnb.models import NETWORKS, constructors
 from capsnb.values import finite_number, whole_numbers
 
-DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
+
+def complete_data(incomplete: str) -> list[str]:
+    """The names of data sets that begin so, for the shell's completion."""
+    return [name for name in DATASETS if name.startswith(incomplete)]
+
+
+DataName = Annotated[str, typer.Option(help=NAMES, autocompletion=complete_data)]
 Root = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="folder of the data sets; default $CAPSNB_DATA or ./data"),

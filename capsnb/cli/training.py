@@ -15,12 +15,13 @@ from capsnb.cli.options import (
     Download,
     Model,
     Root,
+    complete_data,
     complete_sizes,
     field_options,
     network_options,
     with_options,
 )
-from capsnb.data import ImageData, Preprocess, load_data
+from capsnb.data import NAMES, ImageData, Preprocess, load_data
 from capsnb.models import NETWORKS
 from capsnb.training import CHECKPOINT, TrainConfig
 
@@ -116,7 +117,9 @@ def compare(
 
 
 def data(
-    name: Annotated[str, typer.Argument()] = "mnist5k", root: Root = None, download: Download = False
+    name: Annotated[str, typer.Argument(help=NAMES, autocompletion=complete_data)] = "mnist5k",
+    root: Root = None,
+    download: Download = False,
 ) -> None:
     """Load a data set, check it, and count its images."""
     loaded = load_data(name, root, download=download)

@@ -16,18 +16,9 @@ from capsnb.preprocess import Preprocess
 
 PARTS = ("train", "test")
 PUBLISHED = {  # `unordered_digest` of both splits
-    "mnist": (
-        "1x28x28 3059301f7047dbda1f0051e71f1b84504e485cbcfb6764d69d8aa0d76a6d03ce",
-        "1x28x28 514f8108e0946e789bf3597b4ea0a5997f099a46849a3eed47783fee67050e5c",
-    ),
-    "cifar10": (
-        "3x32x32 4262a44a1bc5a625380555e64101e409e4510ae88b573c30fb355bfc29859e83",
-        "3x32x32 9c0b8f0d954f3dbab372ca8440684dc07a8924f4fe7919aa7d7c65d91b50ff8c",
-    ),
-    "cifar100": (
-        "3x32x32 5ec6bc0e9a78c482f6f491f80f42648d87310494b236ab6d8bb019558fd67067",
-        "3x32x32 b113b91b1ae0656b895588ccd4a5fa0a5c0eb23623a31eed862150ed044ab01b",
-    ),
+    "mnist": ("1x28x28 4e485cbcfb6764d69d8aa0d76a6d03ce", "1x28x28 7f099a46849a3eed47783fee67050e5c"),
+    "cifar10": ("3x32x32 e4510ae88b573c30fb355bfc29859e83", "3x32x32 7a8924f4fe7919aa7d7c65d91b50ff8c"),
+    "cifar100": ("3x32x32 87310494b236ab6d8bb019558fd67067", "3x32x32 5c0eb23623a31eed862150ed044ab01b"),
 }
 
 
@@ -55,10 +46,13 @@ def load_npz(path: Path, preprocess: Preprocess, classes: tuple[str, ...] = ()) 
         make_split(_images(path, f"x_{part}"), numbers, classes, f"{path}: x_{part} with y_{part}")
         for part, numbers in zip(PARTS, labels, strict=True)
     )
-    if train.images.shape[1:] != test.images.shape[1:]:
-        shapes = [list(split.images.shape[1:]) for split in (train, test)]
-        raise ValueError(f"{path}: images of x_train are {shapes[0]}, of x_test {shapes[1]} ([C, H, W])")
     return ImageData(f"npz:{path.stem}", classes, train, test, preprocess)
+
+
+def published_file(name: str, root: Path) -> Path | None:
+    """`root/NAME.npz`, if it is there and `load_published` knows the data set."""
+    path = root / f"{name}.npz"
+    return path if name in PUBLISHED and path.is_file() else None
 
 
 def load_published(name: str, path: Path, classes: tuple[str, ...], preprocess: Preprocess) -> ImageData:
@@ -84,7 +78,7 @@ def load_published(name: str, path: Path, classes: tuple[str, ...], preprocess: 
 
 
 def unordered_digest(split: Split) -> str:
-    """The shape of the images, and the sum of the SHA-256 of each image and its label, modulo 2^256.
+    """The shape of the images, and the sum of the SHA-256 of each image and its label, modulo 2^128.
 
     Equal for equal labelled images in any order. A sum, since of an exclusive or two equal images would vanish.
 
@@ -97,43 +91,32 @@ def unordered_digest(split: Split) -> str:
         digest = hashlib.sha256(image)
         digest.update(label.to_bytes(8, "little"))
         total += int.from_bytes(digest.digest(), "little")
-    return f"{'x'.join(map(str, split.images.shape[1:]))} {total % 2**256:064x}"
+    return f"{'x'.join(map(str, split.images.shape[1:]))} {total % 2**128:032x}"
 
 
 _ARRAYS = "with the arrays x_train, y_train, x_test and y_test"
 
 
-def _read(path: Path, key: str) -> np.ndarray | None:
-    """Read an array; None if there is none of this name."""
+def _read(path: Path, key: str) -> np.ndarray:
     try:
         if not zipfile.is_zipfile(path):  # numpy.load reads other files, too
             raise ValueError("this is no .npz file")
         with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file[key]) if key in file else None
+            if key in file:
+                return np.asarray(file[key])
     except Exception as error:  # NumPy, zipfile and zlib raise many types of errors for a damaged file
-        raise ValueError(
-            f"{path}: {key} cannot be read ({error}): write it again with numpy.savez"
-        ) from error
-
-
-def _needed(path: Path, key: str) -> np.ndarray:
-    if (array := _read(path, key)) is None:
-        raise ValueError(f"{path} holds no {key}: an .npz file of images is one {_ARRAYS}")
-    return array
+        raise ValueError(f"{path}: {key} cannot be read ({error}): save it again") from error
+    raise ValueError(f"{path} holds no {key}: an .npz file of images is one {_ARRAYS}")
 
 
 def _images(path: Path, key: str) -> Tensor:
     """Read images as uint8 [N, C, H, W]."""
-    array = _needed(path, key)
+    array = _read(path, key)
     if array.dtype != np.uint8:
-        raise ValueError(
-            f"{path}: {key} holds {array.dtype}, not uint8: pixels are whole numbers from 0 to 255"
-        )
+        raise ValueError(f"{path}: {key} is {array.dtype}, not uint8: whole numbers from 0 to 255")
     shape = array.shape if array.ndim == 4 else (*array.shape, 1)
     if len(shape) != 4 or 0 in shape or shape[3] not in (1, 3):
-        raise ValueError(
-            f"{path}: {key} has the shape {list(array.shape)}, not [N, H, W] or [N, H, W, C] with 1 or 3 channels"
-        )
+        raise ValueError(f"{path}: {key} is {list(array.shape)}, not [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
     count, height, width, channels = shape
     array = np.ascontiguousarray(array).reshape(shape)
     images = array.reshape(count, channels, height, width)
@@ -143,26 +126,27 @@ def _images(path: Path, key: str) -> Tensor:
 
 
 def _labels(path: Path, key: str) -> np.ndarray:
-    array = _needed(path, key)
+    array = _read(path, key)
     if array.dtype.kind not in "iu" or array.shape not in ((array.size,), (array.size, 1)):
         raise ValueError(
-            f"{path}: {key} holds {array.dtype} of shape {list(array.shape)}, not a class number for each image, [N] "
-            "or [N, 1]"
+            f"{path}: {key} is {array.dtype} {list(array.shape)}, not class numbers [N] or [N, 1]"
         )
     return array.reshape(-1).astype(np.int64)
 
 
 def _class_names(path: Path, labels: list[np.ndarray]) -> tuple[str, ...]:
     """The names in the file, or the numbers of the classes."""
-    names = _read(path, "classes")
-    if names is None:
+    with zipfile.ZipFile(path) as file:
+        named = "classes.npy" in file.namelist()
+    if not named:
         found = np.unique(np.concatenate(labels))
         if not np.array_equal(found, np.arange(len(found))):
             raise ValueError(
-                f"{path}: y_train and y_test hold {len(found)} different labels from {found[0]} to {found[-1]}: count "
-                "them from 0 without a gap, or name all classes in an array classes"
+                f"{path}: the {len(found)} labels of y_train and y_test are {found[0]} to {found[-1]}: count them from "
+                "0 without a gap, or name all classes in an array classes"
             )
         return tuple(map(str, range(len(found))))
+    names = _read(path, "classes")
     listed = tuple(map(str, names.ravel()))
     if names.dtype.kind != "U" or names.ndim != 1 or not all(n and n.isprintable() for n in listed):
         raise ValueError(f"{path}: classes must be a row of names, text of one line each")
