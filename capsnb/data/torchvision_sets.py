@@ -72,13 +72,12 @@ def load_cifar(name: str, root: Path, download: bool, preprocess: Preprocess) ->
         dataset = cifar(root, train=part == "train", download=download)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         classes = tuple(dataset.classes)
-        files = cifar.train_list if part == "train" else cifar.test_list
-        source = " with ".join(str(root / cifar.base_folder / file) for file, _ in files)
+        listed = cifar.train_list if part == "train" else cifar.test_list
+        source = " with ".join(str(root / cifar.base_folder / file) for file, _ in listed)
         return make_split(images, dataset.targets, classes, source), classes
 
-    with _file_errors(
-        name, cifar_files(name, root), f"unpack {cifar.filename} in {root}, or put {name}.npz there"
-    ):
+    remedy = f"unpack {cifar.filename} in {root}, or put {name}.npz there"
+    with _file_errors(name, cifar_files(name, root), remedy):
         (train, classes), (test, _) = load_split("train"), load_split("test")
     return ImageData(name, classes, train, test, preprocess)
 
