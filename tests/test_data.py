@@ -419,6 +419,15 @@ def test_a_damaged_file_in_the_format_of_mnist_is_named(tmp_path_factory, name, 
         assert path.name.removesuffix(".gz") in str(caught.value) and str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", IN_ITS_FORMAT)
+def test_the_packed_file_is_read_where_both_are_there(tmp_path, monkeypatch, name):
+    """torchvision leaves both; only the packed one can be checked."""
+    made, folder = in_format(tmp_path, name, monkeypatch, packed=True)
+    for file, array in made.items():
+        (folder / file).write_bytes(idx(np.zeros_like(array)))
+    assert_are(load_data(name, tmp_path), made)
+
+
 def test_files_of_mnist_are_not_taken_for_clothes(tmp_path, mnist_files):
     """Both call their files the same."""
     write_all(tmp_path, mnist_files[1])

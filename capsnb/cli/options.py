@@ -19,13 +19,8 @@ from capsnb.data import DATASETS, NAMES
 from capsnb.models import NETWORKS, constructors
 from capsnb.values import finite_number, whole_numbers
 
-
-def complete_data(incomplete: str) -> list[str]:
-    """The names of data sets that begin so, for the shell's completion."""
-    return [name for name in DATASETS if name.startswith(incomplete)]
-
-
-DataName = Annotated[str, typer.Option(help=NAMES, autocompletion=complete_data)]
+DATA_SETS: dict[str, Any] = {"help": NAMES, "autocompletion": lambda: [*DATASETS]}
+DataName = Annotated[str, typer.Option(**DATA_SETS)]
 Root = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="folder of the data sets; default $CAPSNB_DATA or ./data"),

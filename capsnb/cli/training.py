@@ -11,17 +11,17 @@ import typer
 
 from capsnb import distributed, files
 from capsnb.cli.options import (
+    DATA_SETS,
     DataName,
     Download,
     Model,
     Root,
-    complete_data,
     complete_sizes,
     field_options,
     network_options,
     with_options,
 )
-from capsnb.data import NAMES, ImageData, Preprocess, load_data
+from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.models import NETWORKS
 from capsnb.training import CHECKPOINT, TrainConfig
 
@@ -117,7 +117,7 @@ def compare(
 
 
 def data(
-    name: Annotated[str, typer.Argument(help=NAMES, autocompletion=complete_data)] = "mnist5k",
+    name: Annotated[str, typer.Argument(**DATA_SETS)] = "mnist5k",
     root: Root = None,
     download: Download = False,
 ) -> None:
