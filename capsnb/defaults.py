@@ -15,16 +15,17 @@ import torch
 
 
 @contextmanager
-def default_settings(precision: str = "fp32") -> Iterator[None]:
+def default_settings(precision: str = "fp32", *, deterministic: bool = False) -> Iterator[None]:
     """Use the default settings in a `with` block, or in a function that this decorates; afterwards the caller's.
 
     Gradients are recorded, inference mode and autocast are off, new tensors are float32 and on the CPU, float32
     products have float32's precision, and NumPy warns of invalid numbers and prints as it does by default. What
-    changes results by rounding at most stays as the caller has it: the number of threads, deterministic algorithms, and
-    whether cuDNN and oneDNN are used. So do anomaly detection and hooks.
+    changes results by rounding at most stays as the caller has it: the number of threads, and whether cuDNN and oneDNN
+    are used. So do anomaly detection and hooks.
 
     Args:
         precision: "tf32" rounds float32 products and convolutions to TF32 on a GPU; all else is PyTorch's default.
+        deterministic: let cuDNN take convolutions that give the same bits each time, and not choose by a clock.
 
     >>> with torch.no_grad(), default_settings():
     ...     torch.is_grad_enabled()
@@ -41,7 +42,8 @@ def default_settings(precision: str = "fp32") -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         stack.enter_context(np.printoptions(legacy=False))  # older ones also change str(number)
-        stack.enter_context(_float32_precision(precision))
+        settings = _float32_settings(tf32=precision == "tf32")
+        stack.enter_context(_changed(settings + (_same_bits_settings() if deterministic else [])))
         yield
 
 
@@ -60,9 +62,8 @@ class _Setting(NamedTuple):
 
 
 @contextmanager
-def _float32_precision(precision: str) -> Iterator[None]:
-    """Set the precision of float32 products and convolutions."""
-    settings = _float32_settings(tf32=precision == "tf32")
+def _changed(settings: list[_Setting]) -> Iterator[None]:
+    """Give settings a value that is wanted, and put their own back."""
     before = [_read(setting) for setting in settings]
     try:
         for setting in settings:
@@ -73,6 +74,16 @@ def _float32_precision(precision: str) -> Iterator[None]:
         for setting, value in zip(settings, before, strict=True):
             if value is not None and _read(setting) != value:
                 setting.write(value)
+
+
+def _same_bits_settings() -> list[_Setting]:
+    """Of cuDNN: convolutions without atomic additions, chosen by a rule and not by a clock."""
+    wanted = {"deterministic": True, "benchmark": False}
+    cudnn: Any = torch.backends.cudnn
+    return [
+        _Setting(partial(getattr, cudnn, name), partial(setattr, cudnn, name), (value,))
+        for name, value in wanted.items()
+    ]
 
 
 def _float32_settings(*, tf32: bool) -> list[_Setting]:

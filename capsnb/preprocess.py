@@ -107,21 +107,48 @@ class Preprocess:
                 f"generator must be a torch.Generator, not {type(generator).__name__}: "
                 "pass torch.Generator().manual_seed(0)"
             )
-        count, _, image_height, image_width = images.shape
-        height, width = self._crop_size(image_height, image_width)
-        images = images[rows]
+        drawn = self.draw(len(images), images.shape[2:], generator)
+        return self.view(images[rows], *(numbers.to(images.device)[rows] for numbers in drawn))
 
-        def draw(free: int) -> Tensor:
-            offsets = torch.randint(free + 1, (count,), generator=generator, device=generator.device)
-            return offsets.to(images.device)[rows]
+    def draw(self, count: int, sides: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw the random numbers of `train`.
 
-        top = draw(image_height + 2 * self.pad - height)
-        left = draw(image_width + 2 * self.pad - width)
-        if self.rotate == 0:  # shifts by whole pixels need no interpolation, so no value changes
+        Args:
+            count: B, of images.
+            sides: their height and width.
+            generator: as in `train`.
+
+        Returns:
+            Where each crop begins in the padded image, top and left, `[B]`; if images are rotated, also the angles in
+            degrees, `[B]`. All are on the generator's device.
+        """
+        device = generator.device
+        corners = [
+            torch.randint(side + 2 * self.pad - crop + 1, (count,), generator=generator, device=device)
+            for side, crop in zip(sides, self._crop_size(*sides), strict=True)
+        ]
+        if self.rotate == 0:
+            return (*corners,)
+        return *corners, (2 * torch.rand(count, generator=generator, device=device) - 1) * self.rotate
+
+    def view(
+        self, images: Tensor, top: Tensor, left: Tensor, degrees: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The views of images that `draw` describes: what `train` returns.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            top: where the crop begins, `[B]`, in pixels of the padded image.
+            left: likewise.
+            degrees: of the rotation, `[B]`; None for none.
+
+        Returns:
+            inputs and targets as in `train`.
+        """
+        height, width = self._crop_size(*images.shape[2:])
+        if degrees is None:  # shifts by whole pixels need no interpolation, so no value changes
             views = _to_unit_interval(_crop(F.pad(images, [self.pad] * 4), top, left, height, width))
         else:
-            uniform = torch.rand(count, generator=generator, device=generator.device).to(images.device)[rows]
-            degrees = (2 * uniform - 1) * self.rotate
             views = _rotate_and_crop(
                 _to_unit_interval(images), degrees, top - self.pad, left - self.pad, height, width
             )
@@ -190,7 +217,8 @@ def standardise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     sigma = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return torch.where(sigma > MIN_STD, centred / sigma.clamp_min(MIN_STD), 0.0)
+    # A product, since a number in `torch.where` is copied to the GPU, which a CUDA graph does not allow.
+    return centred / sigma.clamp_min(MIN_STD) * (sigma > MIN_STD)
 
 
 def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:

@@ -206,7 +206,9 @@ def _rng_states(x: Tensor) -> list[Tensor]:
     if is_fake(x):
         return []
     states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(x.device)] if x.is_cuda else states
+    # A CUDA graph is recorded of layers that do not draw alone, and the state cannot be read meanwhile.
+    readable = x.is_cuda and not torch.cuda.is_current_stream_capturing()
+    return [*states, torch.cuda.get_rng_state(x.device)] if readable else states
 
 
 @contextmanager

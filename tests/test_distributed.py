@@ -34,7 +34,8 @@ from capsnb import (
 )
 from capsnb.experiments import RunResult
 from capsnb.models import CapsuleOutput
-from capsnb.training import CHECKPOINT, load_weights, loop
+from capsnb.training import CHECKPOINT, load_weights, loop, recording
+from tests.tape import FakeGraphs
 
 TIMEOUT = 120  # seconds; something hangs
 SMALL = {"channels": 4, "capsule_types": 1, "decoder": None}
@@ -133,6 +134,16 @@ def trained(
     return {"history": history.to_json(), "before": before, "after": model.state_dict()}
 
 
+def recorded(*run, **options) -> dict:
+    """What a run leaves whose steps are recorded as on a GPU, and how often something was replayed."""
+    fake, own = FakeGraphs(watching=False), recording.recorder
+    recording.recorder = lambda device: fake
+    try:
+        return trained(*run, **options) | {"replayed": fake.replayed}
+    finally:
+        recording.recorder = own
+
+
 def evaluated(batch_size: int, test: int = 50) -> str:
     torch.manual_seed(1)
     model = CapsNet(**{**SMALL, "decoder": (16,)})
@@ -228,6 +239,8 @@ SCENARIOS = {
     "one class": lambda: trained("one class", RUN, data=threes()),
     "one image, momentum": lambda: trained("momentum", ACCUMULATE, data=digits(1, 1)),
     "adam": lambda: trained("exact", dataclasses.replace(RUN, optimizer="adam", learning_rate=1e-3)),
+    "recorded": lambda: recorded("exact", dataclasses.replace(RUN, epochs=5)),
+    "recorded, accumulated, idle": lambda: recorded("idle", dataclasses.replace(ACCUMULATE, epochs=5)),
 }
 
 
@@ -332,6 +345,17 @@ def test_two_processes_train_as_one(two, name):
     assert figures(two[0][name]["history"]) == figures(two[1][name]["history"])
     moved = [not torch.equal(expected["before"][n], value) for n, value in expected["after"].items()]
     assert any(moved)
+
+
+def test_recorded_steps_of_two_processes_are_replayed(two):
+    """The last batch is one image, which leaves the second process none; it replays all the same."""
+    alone_replayed = alone("recorded")["replayed"]
+    steps, tests, warm_up = 5 * 6, 5, recording.WARM_UP
+    assert alone_replayed == steps + tests - 3 * warm_up
+    first, second = (found["recorded"]["replayed"] for found in two)
+    # Two recordings are a step here, with the sum over processes between them; the first process tests all images.
+    assert first == steps + steps + tests - 4 * warm_up
+    assert second == steps + steps - 3 * warm_up
 
 
 def test_gradients_are_those_of_one_process(two):

@@ -128,7 +128,9 @@ def check_run(path: Path, saved: dict[str, Any], run: dict[str, Any]) -> None:
     Raises:
         ValueError: names the first difference.
     """
-    if changed := difference(saved["run"], run):
+    # A setting that did not exist then had the value that is its default now.
+    then = saved["run"] | {"config": asdict(TrainConfig()) | saved["run"]["config"]}
+    if changed := difference(then, run):
         name, then, now = changed
         raise ValueError(
             f"{path} belongs to another run: {name} was {then!r} and is now {now!r}; choose another run_dir"

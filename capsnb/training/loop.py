@@ -9,8 +9,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -24,9 +25,10 @@ from capsnb.defaults import default_settings
 from capsnb.losses import CapsuleLoss, capsule_loss
 from capsnb.models import CapsuleOutput
 from capsnb.progress import progress_bar
-from capsnb.training import checkpoint
+from capsnb.training import checkpoint, recording
 from capsnb.training.config import OPTIMIZERS, TrainConfig
 from capsnb.training.history import Epoch, History
+from capsnb.training.recording import Recorded
 from capsnb.values import finite_number
 
 if TYPE_CHECKING:
@@ -58,10 +60,12 @@ def fit(
     statistics of batch norm, whose running statistics are rank 0's. On several GPUs batch norm becomes
     `torch.nn.SyncBatchNorm`, which computes its statistics over all of them.
 
+    On a GPU the first steps are computed kernel by kernel, and then a step is recorded as a CUDA graph, which later
+    steps replay: see `TrainConfig.graph`.
+
     The run uses `default_settings`, whatever the process has set, and leaves everything as it was at its end, also
     after an error: random numbers, precision, Accelerate's state. The model itself is left in evaluation mode. The
-    number of threads, deterministic algorithms and the use of cuDNN and oneDNN stay yours; they change results by
-    rounding alone.
+    number of threads and the use of cuDNN and oneDNN stay yours; they change results by rounding alone.
 
     Args:
         model: `model(images, labels)` returns a `CapsuleOutput`; it is trained in place and stays on the device.
@@ -85,7 +89,7 @@ def fit(
     config = config or TrainConfig()
     with (
         torch.random.fork_rng(range(torch.cuda.device_count())),
-        default_settings(config.precision),
+        default_settings(config.precision, deterministic=config.deterministic),
         _own_accelerate_state(),
         _layers_kept(model),
     ):
@@ -143,7 +147,9 @@ class _Trainer:
         if distributed.world_size() > 1:
             _prepare_for_ddp(model, self.data, self.accelerator)
         optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        recorder = None if config.compile or not config.graph else recording.recorder(self.accelerator.device)
+        prepare = partial(self.accelerator.prepare, model, optimizer)
+        self.model, self.optimizer = recorder.run(prepare) if recorder else prepare()
         self.network = self.accelerator.unwrap_model(self.model)
         graphs = "reduce-overhead" if self.accelerator.device.type == "cuda" else None
         self.forward = torch.compile(self.model, mode=graphs) if config.compile else self.model
@@ -152,6 +158,19 @@ class _Trainer:
             "optimizer": self.optimizer,
             "scaler": self.accelerator.scaler,
         }
+        # A recorded step reads its learning rate from a tensor; so does any step on a GPU, for the same numbers.
+        on_device = recorder is not None or self.accelerator.device.type == "cuda"
+        self.rate = torch.zeros((), device=self.accelerator.device) if on_device else None
+        self.skipped: Tensor | int = 0
+        # With several processes two parts are recorded: what they exchange, one sum of all gradients, is not.
+        self.gradient = _Gradients(self.network) if recorder and distributed.world_size() > 1 else None
+        self.compute = Recorded(self._compute, recorder, "a training step")
+        self.update = Recorded(self._update, recorder, "a step of the optimizer")
+        self.correct = Recorded(self._correct, recorder, "a test batch")
+        if recorder and (reason := _obstacle(config)):
+            self.compute.give_up(reason)
+            self.update.recorder = None
+        self.peak_memory = 0  # bytes, of all epochs so far: a replay allocates nothing
 
     def new_history(self) -> History:
         parameters = sum(p.numel() for p in self.network.parameters())
@@ -177,8 +196,7 @@ class _Trainer:
         steps: list[_Step] = []
         for start in range(0, len(order), group):
             rate = config.learning_rate_at(number - 1 + start / len(order))
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] = rate
+            self.set_learning_rate(rate)
             steps.append(self.step(order[start : start + group], generator))
             bar.update(len(steps[-1].terms))
             if len(steps) % CHECK_EVERY == 0:
@@ -186,7 +204,8 @@ class _Trainer:
         terms = _check_finite(steps, number)
         sizes = [len(batch) for batch in order.split(config.batch_size)]
         margin, reconstruction = np.average(terms, axis=0, weights=sizes).tolist()  # the mean over images
-        seconds, memory = time.perf_counter() - started, _peak_memory(device)
+        self.peak_memory = max(self.peak_memory, _peak_memory(device))
+        seconds = time.perf_counter() - started
         # Running statistics of batch norm: one network, wherever it is tested.
         distributed.broadcast(self.network.buffers())
         correct = distributed.all_reduce(torch.stack([step.correct for step in steps]).sum())
@@ -199,31 +218,69 @@ class _Trainer:
             test_accuracy=self.test_accuracy(),
             learning_rate=rate,
             seconds=max(distributed.all_gather(seconds)),
-            peak_memory=max(distributed.all_gather(memory)),
+            peak_memory=max(distributed.all_gather(self.peak_memory)),
             skipped_steps=int(sum(step.skipped for step in steps)),
         )
 
+    def set_learning_rate(self, rate: float) -> None:
+        if self.rate is not None:
+            self.rate.fill_(rate)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate if self.rate is None else self.rate
+
     def step(self, rows: Tensor, generator: torch.Generator) -> _Step:
         """One step of the optimizer with the mean gradient over `rows`, which are computed batch by batch."""
-        batches = rows.split(self.config.batch_size)
-        results = []
-        for k, batch in enumerate(batches, start=1):
-            # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
-            with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.model):
-                results.append(self.backward(batch, len(batch) / len(rows), generator))
-        terms, correct = zip(*results, strict=True)
-        skipped = _optimizer_step(self.optimizer, self.accelerator)
-        self.optimizer.zero_grad()
-        return _Step(torch.stack(terms), torch.stack(correct).sum(), skipped)
+        preprocess, sides = self.data.preprocess, self.data.image_shape[1:]
+        drawn = [
+            preprocess.draw(len(batch), sides, generator) for batch in rows.split(self.config.batch_size)
+        ]
+        terms, correct = self.compute(rows, *(torch.cat(numbers) for numbers in zip(*drawn, strict=True)))
+        if self.gradient is not None:
+            self.gradient.reduce()
+            self.update()
+        return _Step(terms, correct, self.skipped)
 
-    def backward(self, batch: Tensor, weight: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _compute(self, rows: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the step, but for what several processes exchange, from the numbers that were drawn for the views."""
+        batches = [x.split(self.config.batch_size) for x in (rows, *drawn)]
+        results, last = [], len(batches[0]) - 1
+        for k, (batch, *numbers) in enumerate(zip(*batches, strict=True)):
+            # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
+            reduce = k == last and self.gradient is None
+            with nullcontext() if reduce else self.accelerator.no_sync(self.model):
+                results.append(self.backward(batch, numbers, len(batch) / len(rows)))
+        terms, correct = zip(*results, strict=True)
+        if self.gradient is None:
+            self._update()
+        else:
+            self.gradient.collect()
+        return torch.stack(terms), torch.stack(correct).sum()
+
+    def _update(self) -> tuple[Tensor, ...]:
+        """Let the optimizer step, and forget the gradients."""
+        if self.gradient is not None:
+            self.gradient.distribute()
+        if self.rate is not None:
+            recorded = self.rate.is_cuda and torch.cuda.is_current_stream_capturing()
+            for parameters in self.optimizer.param_groups:
+                parameters["capturable"] = (
+                    recorded  # what PyTorch asks for; it warns of it outside of a recording
+                )
+        self.skipped = _optimizer_step(self.optimizer, self.accelerator)
+        self.optimizer.zero_grad()
+        return ()
+
+    def backward(self, batch: Tensor, drawn: Sequence[Tensor], weight: float) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of this rank's rows of a batch; `weight` is the batch's share of the step."""
         shard = distributed.shard(len(batch))
         size = shard.stop - shard.start
         if size == 0:  # all ranks take part in all steps: compute an image with weight 0
             shard = slice(0, 1)
-        labels = self.data.train.labels[batch[shard]]
-        images, targets = self.data.preprocess.train(self.data.train.images[batch], generator, shard)
+        train = self.data.train
+        labels = train.labels[batch[shard]]
+        images, targets = self.data.preprocess.view(
+            train.images[batch[shard]], *(numbers[shard] for numbers in drawn)
+        )
         with self.accelerator.autocast():
             output: CapsuleOutput = self.forward(images, labels)
         self.check_classes(output)
@@ -250,10 +307,55 @@ class _Trainer:
         test = self.data.test
         batches = list(zip(test.images.split(500), test.labels.split(500), strict=True))
         for images, labels in batches[distributed.rank() :: distributed.world_size()]:
-            with self.accelerator.autocast():
-                output = self.network(self.data.preprocess.evaluate(images)[0])
-            correct += (output.lengths.argmax(dim=1) == labels).sum()
+            correct += self.correct(images, labels)[0]
         return distributed.all_reduce(correct).item() / len(test)
+
+    def _correct(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        with self.accelerator.autocast():
+            output = self.network(self.data.preprocess.evaluate(images)[0])
+        return ((output.lengths.argmax(dim=1) == labels).sum(),)
+
+
+class _Gradients:
+    """The gradients of a network in one tensor, which is added up over the processes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.values, self.of_weights = torch.empty(0), list[Tensor]()
+
+    def collect(self) -> None:
+        """Take them from the weights. A weight on which the loss does not depend has none, on no rank."""
+        if not self.of_weights:
+            self.parameters = [p for p in self.parameters if p.grad is not None]
+            self.values = torch.cat([p.detach().flatten() for p in self.parameters])
+            parts = self.values.split([p.numel() for p in self.parameters])
+            # In the weights' order in memory: fused optimizers walk through both without looking at strides.
+            self.of_weights = [
+                part.as_strided(p.shape, torch.empty_like(p, device="meta").stride())
+                for part, p in zip(parts, self.parameters, strict=True)
+            ]
+        for p, gradient in zip(self.parameters, self.of_weights, strict=True):
+            gradient.copy_(cast(Tensor, p.grad))
+            p.grad = None
+
+    def reduce(self) -> None:
+        """Add them up over the ranks."""
+        self.values.copy_(distributed.all_reduce(self.values))
+
+    def distribute(self) -> None:
+        """Give each weight its mean over the ranks, as DDP does."""
+        self.values /= distributed.world_size()
+        for p, gradient in zip(self.parameters, self.of_weights, strict=True):
+            p.grad = gradient
+
+
+def _obstacle(config: TrainConfig) -> str:
+    """Why a step of this run cannot be recorded."""
+    if config.precision == "fp16":
+        return "the loss scaling of fp16 decides on the processor whether to step"
+    if config.optimizer == "ranger21":
+        return "Ranger21 computes numbers of each step on the processor"
+    return ""
 
 
 def _optimizer_step(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Tensor | int:
