@@ -57,7 +57,7 @@ def data():
 def trained(data, run_dir=None, **settings):
     torch.manual_seed(1)
     model = MoCapsNet(channels=8, capsule_types=2, blocks=1, decoder=(16,))
-    config = TrainConfig(**{"epochs": 3, "batch_size": 16, **settings})
+    config = TrainConfig(epochs=5, batch_size=16, **settings)  # in the fourth all steps are recorded
     history = fit(model, data, config, run_dir=run_dir, progress=False)
     return history["loss"], [weight.detach().clone() for weight in model.parameters()]
 
@@ -93,9 +93,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_recorded_step_computes_what_a_plain_one_does(data, precision):
     plain_losses, plain_weights = trained(data, precision=precision, graph=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that a step could not be recorded
-        losses, weights = trained(data, precision=precision, graph=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        losses, weights = trained(data, precision=precision)
+    assert not [warning for warning in caught if "not recorded" in str(warning.message)]
     assert losses == pytest.approx(plain_losses, rel=1e-4)
     for found, expected in zip(weights, plain_weights, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

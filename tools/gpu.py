@@ -177,7 +177,7 @@ class Check:
     def page(self) -> str:
         """The goals, how each part ended, and what each said."""
         reports = self.reports()
-        machine = next((report["hardware"] for report in reports.values()), {})
+        machine: dict[str, Any] = next((report["hardware"] for report in reports.values()), {})
         about = f"{datetime.date.today().isoformat()}, revision {revision()}, {json.dumps(machine)}"
         said = {
             name: report["notes"][-1].splitlines()[0] for name, report in reports.items() if report["notes"]

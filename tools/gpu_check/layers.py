@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def problem(sizes: Sizes, device: str) -> _Problem:
     B, I, J, E, D = sizes
     made = _Problem((I, D, J, E), B, device, seed=0)
     with torch.no_grad():
-        made.weight /= default_weight_std(I, J, E)
+        made.weight.div_(default_weight_std(I, J, E))
     return made
 
 
@@ -176,10 +177,9 @@ def tune(job: Job) -> None:
         write(
             job, sorted(lines, key=lambda line: "blocks" not in line)
         )  # the first of the same J, E, D is read
-    if not job.rehearsed:
-        measured.measurements.cache_clear()
-        forget()
-        layer_1(job, ", with the block sizes that were found")
+    measured.measurements.cache_clear()
+    forget()
+    layer_1(job, ", with the block sizes that were found")
 
 
 def timed_layer(job: Job, sizes: Sizes, blocks: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
@@ -204,16 +204,17 @@ def using(blocks: dict[str, dict[str, Any]], device: str) -> Iterator[None]:
     """Let Triton's kernels take these block sizes, `{kernel: sizes}`, before the others."""
     from capsnb.kernels import triton_backend as kernels
 
-    real = kernels.tuned, kernels.capability
-    kernels.tuned = lambda layer, gpu, kernel: blocks.get(kernel, {})
+    instead: dict[str, Callable[..., Any]] = {"tuned": lambda layer, gpu, kernel: blocks.get(kernel, {})}
     if device == "cpu":  # where no block sizes are looked up otherwise
-        kernels.capability = lambda _: 9.0
-    forget()
-    try:
-        yield
-    finally:
-        kernels.tuned, kernels.capability = real
+        instead["capability"] = lambda _: 9.0
+    with ExitStack() as stack:
+        for name, function in instead.items():
+            stack.enter_context(mock.patch.object(kernels, name, function))
         forget()
+        try:
+            yield
+        finally:
+            forget()
 
 
 def forget() -> None:
@@ -226,7 +227,7 @@ def forget() -> None:
 def fastest_blocks(job: Job, problems: Sequence[Sizes]) -> dict[Sizes, dict[str, dict[str, Any]]]:
     """The fastest block sizes of both kernels: rows and warps first, then stages and precision of the best."""
     pairs = itertools.product(problems, KERNELS)
-    best = {pair: found for pair in pairs if (found := next(options(job.device, *pair), None))}
+    best = {pair: first for pair in pairs if (first := next(options(job.device, *pair), None))}
     times: dict[tuple[Sizes, str], float] = {}
     with ProcessPoolExecutor(min(12, os.cpu_count() or 1), get_context("spawn")) as pool:
         for vary in (rows_and_warps, stages_and_precision):
@@ -281,8 +282,9 @@ def rows_and_warps(blocks: Any, batch: int) -> list[Any]:
 
 
 def stages_and_precision(blocks: Any, _: int) -> list[Any]:
-    """One to four stages, on tensor cores and without."""
-    pairs = itertools.product((1, 2, 3, 4), ("tf32x3", "ieee"))
+    """One to four stages, on tensor cores, where there are any, and without."""
+    precisions = ("tf32x3", "ieee") if blocks.precision == "tf32x3" else ("ieee",)
+    pairs = itertools.product((1, 2, 3, 4), precisions)
     return [_with(blocks, blocks.rows, blocks.warps, *pair) for pair in pairs]
 
 

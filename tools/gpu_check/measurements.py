@@ -112,7 +112,8 @@ def steps_and_depth(job: Job) -> None:
 def table4(job: Job) -> None:
     """Memory of a training step by depth: by PyTorch's allocator, by nvidia-smi, and of the whole GPU."""
     blocks = [1] if job.rehearsed else [1, 2, 4, 8]
-    options = {"blocks": blocks, "rounds": 1, "only": COMPARED, "batch": 2 if job.rehearsed else 128}
+    options: dict[str, Any] = {"blocks": blocks, "rounds": 1, "only": COMPARED}
+    options["batch"] = 2 if job.rehearsed else 128
     reported = {
         (one["dataset"], one["model"]): one["memory_mb_by_blocks"] for one in paper_numbers()["table4"]
     }
@@ -120,7 +121,8 @@ def table4(job: Job) -> None:
     lines = [head]
     reasons: dict[str, None] = {}
     for data, written in list(IMAGE_SHAPES.items())[:2]:  # SVHN's images have CIFAR-10's shape
-        shape = tuple(map(int, written.split("x")))
+        channels, height, width = map(int, written.split("x"))
+        shape = channels, height, width
         allocated = bench.measure_depth(["network"], image_shape=shape, device=job.device, **options)
         job.save(allocated, f"-{written}")
         for n in blocks:
@@ -137,7 +139,7 @@ def table4(job: Job) -> None:
 
 
 def shown_memory(
-    job: Job, name: str, blocks: int, shape: tuple[int, ...]
+    job: Job, name: str, blocks: int, shape: tuple[int, int, int]
 ) -> tuple[int | None, int | None, str]:
     """Bytes of this process by nvidia-smi, bytes in use on the whole GPU, and why the first was not measured."""
     if job.rehearsed:

@@ -6,11 +6,11 @@ are random.
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import tempfile
 import warnings
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ NARROW = {"channels": 8, "capsule_types": 2, "decoder": (16,)}  # of the rehears
 BATCH = 128
 WHOLE = {"mnist": 60_000, "cifar": 50_000}  # training images; 10,000 for testing
 SLICE = 200 * BATCH
-EPOCHS = 3  # the step is recorded in the first one
+EPOCHS, SETTLED = 3, 1  # of a slice: how many, and after how many all steps are recorded
+WHOLE_EPOCHS, WHOLE_SETTLED = 6, 4  # of all images, whose last batch is smaller and recorded later
 DEEP = 5  # blocks of the network that tells what a block costs
 
 
@@ -38,12 +39,6 @@ class Timed(NamedTuple):
     images: int
     settings: dict[str, Any]
     blocks: int = 1
-
-
-def config(**settings: Any) -> TrainConfig:
-    """A configuration of the settings that `TrainConfig` has."""
-    known = {field.name for field in fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in settings.items() if name in known})
 
 
 def mnist_images(count: int) -> ImageData:
@@ -109,58 +104,59 @@ def cifar(job: Job) -> None:
 def timed(job: Job, size: str, images: Any, runs: tuple[Timed, ...]) -> dict[str, float]:
     """Milliseconds a step of each run that ended; figures of all of them are kept."""
     found: dict[str, float] = {}
-    whole = math.ceil(WHOLE[size] / BATCH)
     for run in runs:
         if job.rehearsed and run.settings.get("precision") == "tf32":  # which needs a GPU
             run = run._replace(settings=run.settings | {"precision": "fp32"})
         batch = 16 if job.rehearsed else BATCH
         count = 2 * batch if job.rehearsed else run.images
         steps = math.ceil(count / batch)
-        if (expected := EPOCHS * steps * max(found.values(), default=0.0) / 1000) > job.left():
+        whole = run.images == WHOLE[size]
+        epochs, settled = (WHOLE_EPOCHS, WHOLE_SETTLED) if whole else (EPOCHS, SETTLED)
+        if (expected := epochs * steps * max(found.values(), default=0.0) / 1000) > job.left():
             job.note(f"{size}, {run.name}: not run, its {steps} steps would take {expected:.0f} s")
             continue
         data = images(count)
+        gc.collect()  # the network before may be part of a cycle, and would count as memory of this one
         try:
-            history, said = trained(network(job, data, run.blocks), data, batch, run.settings)
+            wanted = TrainConfig(epochs=epochs, batch_size=batch, **run.settings)
+            history, said = trained(network(job, data, run.blocks), data, wanted)
         except Exception as error:  # of any kind: the next run may end
             job.note(f"{size}, {run.name}: {format_error(error)}")
             continue
-        seconds = statistics.median(record.seconds for record in history.records[1:])
+        seconds = statistics.median(record.seconds for record in history.records[settled:])
         found[run.name] = 1000 * seconds / steps
         held = sum(part.nbytes for split in (data.train, data.test) for part in (split.images, split.labels))
         # With the first epoch, in which the step is recorded.
         peak = max(record.peak_memory for record in history.records)
         figures = {f"{size}_{run.name}_ms": found[run.name]}
-        if run.images == WHOLE[size]:
+        if whole:
             figures |= {f"{size}_epoch_s": seconds, f"{size}_peak_mb": (peak - held) / 1e6}
         job.put(**figures)
-        epoch = found[run.name] * whole / 1000
+        all_steps = math.ceil(WHOLE[size] / BATCH)
+        said += ["a rehearsal, in fp32"] if job.rehearsed and run.name in ("tf32", "deep") else []
         job.note(
             f"{size}, {run.name}, {run.blocks} block{'s' * (run.blocks > 1)}: {found[run.name]:.2f} ms a step "
-            f"(of {steps}), {epoch:.2f} s an epoch of {whole} steps; "
+            f"(of {steps}), {found[run.name] * all_steps / 1000:.2f} s an epoch of {all_steps} steps; "
             f"peak {peak / 1e6:.0f} MB, of them {held / 1e6:.0f} MB images"
-            + "".join(f"; warned: {text}" for text in said)
+            + "".join(f"; {text}" for text in said)
         )
     return found
 
 
-def trained(
-    model: nn.Module, data: ImageData, batch: int, settings: dict[str, Any]
-) -> tuple[History, list[str]]:
-    """The history of some epochs, and the first line of each warning."""
+def trained(model: nn.Module, data: ImageData, config: TrainConfig) -> tuple[History, list[str]]:
+    """The history, and the first line of each warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        wanted = config(epochs=EPOCHS, batch_size=batch, **settings)
-        history = fit(model, data, wanted, progress=False)
+        history = fit(model, data, config, progress=False)
     return history, list(dict.fromkeys(str(one.message).splitlines()[0] for one in caught))
 
 
 def bits(job: Job) -> None:
     """Train twice with one seed, and once in two halves; count the bits of the weights that differ."""
     data = mnist_images(24 if job.rehearsed else 20 * BATCH + 40)  # the last batch is smaller
-    settings = {"epochs": 2, "batch_size": 16 if job.rehearsed else BATCH}
+    epochs, batch = 5, 16 if job.rehearsed else BATCH  # in the fourth, the step of the last batch is recorded
     for precision in ("fp32", "bf16"):
-        wanted = config(**settings, precision=precision)
+        wanted = TrainConfig(epochs=epochs, batch_size=batch, precision=precision)
 
         def run(**options: Any) -> tuple[dict[str, Tensor], History]:
             model = network(job, data)
@@ -171,11 +167,11 @@ def bits(job: Job) -> None:
         same = differing_bits(first, second)
         job.note(f"{precision}, the same seed twice: {same} bits differ")
         with tempfile.TemporaryDirectory() as folder:
-            budget = history.records[0].seconds / 2  # enough for the start of the first epoch alone
-            _, stopped = run(run_dir=folder, budget=budget)
+            budget = history.records[0].seconds / 2  # enough for the start of the first epoch
+            done = len(run(run_dir=folder, budget=budget)[1].records)
             resumed = differing_bits(first, run(run_dir=folder)[0])
-        job.note(f"{precision}, resumed after {len(stopped.records)} of 2 epochs: {resumed} bits differ")
-        figures = {"same_seed_bits": same} | ({"resumed_bits": resumed} if len(stopped.records) == 1 else {})
+        job.note(f"{precision}, resumed after {done} of {epochs} epochs: {resumed} bits differ")
+        figures = {"same_seed_bits": same} | ({"resumed_bits": resumed} if 0 < done < epochs else {})
         job.put(**{name: max(n, job.figures.get(name, 0)) for name, n in figures.items()})
 
 
