@@ -27,11 +27,13 @@ from typing import Annotated, Any, NamedTuple
 import psutil
 import typer
 
-from capsnb.files import write_atomically
-from capsnb.profiling import revision
-from capsnb.tables import markdown
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # in a bare checkout capsnb is not installed
+
+from capsnb.files import write_atomically  # noqa: E402
+from capsnb.profiling import revision  # noqa: E402
+from capsnb.tables import markdown  # noqa: E402
+
 SHORTEST = 5.0  # seconds; in less no part can even start
 PACKING = 3.0  # seconds that are left for the last table and the file
 BUDGET_ENDS = 15.0  # seconds that `reproduce` may take beyond its budget: the start, and what it writes
