@@ -350,11 +350,12 @@ def write(job: Job, lines: list[dict[str, Any]]) -> None:
     found = versions()
     source = (
         f"{datetime.date.today().isoformat()}, revision {revision()}, PyTorch {found['torch']}, "
-        f"Triton {found.get('triton')}, float32: forward and backward, replayed as a CUDA graph; launched_ms as the "
-        "host launches them. By tools/gpu.py."
+        f"Triton {found.get('triton')}, float32: forward and backward, "
     )
     if job.rehearsed:
-        source = f"REHEARSAL on a CPU, no GPU's numbers. {source}"
+        source = f"REHEARSAL on a CPU, no GPU's numbers: {source}with Triton's interpreter"
+    else:
+        source += "replayed as a CUDA graph; launched_ms as the host launches them. By tools/gpu.py."
     table = with_entry(ASSET, capability, {"gpu": name, "source": source, "layers": lines})
     write_atomically(job.folder / f"gpu-routing{'-rehearsal' * job.rehearsed}.json", table)
     if not job.rehearsed:
