@@ -41,6 +41,14 @@ Path(sys.argv[1], "pids").write_text(f"{child.pid}")
 print("working", flush=True)
 time.sleep(600)
 """
+CRASHES = """
+import os, subprocess, sys
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path(sys.argv[1], "orphan").write_text(f"{child.pid}")
+print("about to", flush=True)
+os.abort()
+"""
 
 
 def python(code, *arguments):
@@ -75,6 +83,12 @@ def writing(**figures):
     return lambda folder, part: python(WRITES, folder, part, json.dumps(figures))
 
 
+def ended(file):
+    """Whether the process whose number is in a file has ended."""
+    number = int(file.read_text())
+    return not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+
+
 def packed(check):
     with zipfile.ZipFile(check.out / f"{check.name}.zip") as archive:
         return {name: archive.read(name).decode() for name in archive.namelist()}
@@ -85,7 +99,7 @@ def test_a_part_that_hangs_or_crashes_loses_nothing_of_the_others(parts):
         12,
         mnist=writing(mnist_tf32_ms=3.0, mnist_epoch_s=2.5),
         tuner=lambda folder, part: python(HANGS, folder),
-        auto=lambda folder, part: python("import os; print('about to'); os.abort()"),
+        auto=lambda folder, part: python(CRASHES, folder),
         bits=writing(same_seed_bits=0, resumed_bits=3),
     )
     check.run(list(gpu.SECONDS))
@@ -93,16 +107,15 @@ def test_a_part_that_hangs_or_crashes_loses_nothing_of_the_others(parts):
     ends = {part: outcome.text for part, outcome in check.outcomes.items()}
     assert [outcome.finished for outcome in check.outcomes.values()] == [True, False, False, True]
     assert ends["tuner"].startswith("killed after ") and "status -6: about to" in ends["auto"]
-    child = int((check.folder / "pids").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert ended(check.folder / "pids") and ended(check.folder / "orphan")
     files = packed(check)
     assert {"gpu/gpu.md", "gpu/parts/mnist.json", "gpu/parts/bits.json", "gpu/logs/tuner.log"} <= set(files)
     page = files["gpu/gpu.md"]
-    assert "not measured: its part ended without it, see the log" in rows["the same step in bf16"]
     assert "working" in files["gpu/logs/tuner.log"] and "bits was here" in page
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     assert "3 ms" in rows["step in `fit`, MoCapsNet, MNIST, B = 128, TF32"]
     assert rows["step in `fit`, MoCapsNet, MNIST, B = 128, TF32"].rstrip("| ").endswith("reached")
+    assert "not measured: its part ended without it, see the log" in rows["the same step in bf16"]
     assert rows["MNIST epoch in `fit`"].rstrip("| ").endswith("missed")
     assert "not measured: killed after" in rows["layer 1, forward and backward, kernels alone"]
     assert rows["resumed: bits that differ"].rstrip("| ").endswith("missed")
@@ -353,8 +366,7 @@ def test_a_check_that_is_stopped_packs_what_it_has(tmp_path):
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 143 and "packed: " in said
-    child = int((tmp_path / "pids").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert ended(tmp_path / "pids")
     with zipfile.ZipFile(tmp_path / "out" / "gpu.zip") as archive:
         assert "gpu/gpu.md" in archive.namelist()
 
