@@ -300,6 +300,18 @@ def test_settings_of_pytorch_are_as_they_were(data):
     assert settings() == before
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_gives_the_same_bits_unless_it_is_told_otherwise(deterministic, data, monkeypatch):
+    cudnn, seen = torch.backends.cudnn, []
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    model = CapsNet(channels=8, capsule_types=2)
+    model.register_forward_hook(lambda *_: seen.append((cudnn.deterministic, cudnn.benchmark)))
+    fit(model, data, TrainConfig(epochs=1, batch_size=32, deterministic=deterministic), progress=False)
+    assert set(seen) == {(True, False) if deterministic else (False, True)}
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+
+
 def test_batch_norm_that_was_synchronised_comes_back():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2)))
     layers = [model[1], model[2][0]]

@@ -1,8 +1,10 @@
 """A recorded step computes what a plain one does; what cannot be recorded is computed plainly, and says so."""
 
+import contextlib
 import dataclasses
 import re
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from capsnb import CapsNet, MoCapsNet, ResCapsNet, TrainConfig, fit, load_data
 from capsnb.training import loop, recording
-from capsnb.training.recording import WARM_UP, Recorded
+from capsnb.training.recording import WARM_UP, CudaGraphs, Recorded
 from tests.tape import FakeGraphs
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,), "backend": "fused"}
@@ -211,3 +213,42 @@ def test_old_checkpoints_go_on_where_settings_were_added(monkeypatch, data, tmp_
     torch.save(saved, path)
     records, _ = trained(monkeypatch, None, data, run_dir=tmp_path)
     assert len(records) == CONFIG.epochs
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """What `CudaGraphs` asks of `torch.cuda`, without a GPU: the state of random numbers, and when it warns."""
+    state = {"draws": torch.zeros(2), "mode": 0}
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: state["draws"].clone())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: state["mode"])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: state.update(mode=mode))
+    return state
+
+
+def wait():
+    warnings.warn("called a synchronizing CUDA operation (Triggered internally ...)", stacklevel=1)
+
+
+def test_a_gpu_is_watched_for_what_a_graph_cannot_do(gpu):
+    graphs = CudaGraphs(torch.device("cuda"))
+    assert graphs.watch(lambda: gpu["mode"]) == ("warn", "")
+    assert gpu["mode"] == 0
+    done, reason = graphs.watch(lambda: [wait(), 3][1])
+    assert done == 3
+    assert re.fullmatch(r"the processor waits for the GPU in .*test_recording.py, line \d+", reason)
+    _, reason = graphs.watch(lambda: gpu["draws"].add_(1))
+    assert reason == "the network draws random numbers, as dropout does"
+
+
+def test_watching_keeps_other_warnings_and_leaves_the_mode_as_it_was(gpu):
+    graphs = CudaGraphs(torch.device("cuda"))
+    with pytest.warns(UserWarning, match="of somebody else"):
+        assert graphs.watch(lambda: warnings.warn("of somebody else", stacklevel=1)) == (None, "")
+    gpu["mode"] = 2
+    with pytest.raises(ZeroDivisionError):
+        graphs.watch(lambda: 1 / 0)
+    assert gpu["mode"] == 2

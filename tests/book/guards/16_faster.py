@@ -16,3 +16,5 @@ assert abs(first[0] - second[0]) < 1e-3 * first[0]
 
 final = {name: run["test_accuracy"][-1] for name, run in batch_sizes.items()}
 assert final["32 images"] > final["256 images"]
+
+assert len(recorded.tape) == 3 and w == 0.5  # a rate of zero that was in a tensor
