@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from capsnb.bench import LAYER_SIZES, Bench
 from capsnb.kernels import measured
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="processes end in another way on Windows")
 WRITES = """
 import json, sys
 folder, part, figures = sys.argv[1:]
@@ -94,6 +95,7 @@ def packed(check):
         return {name: archive.read(name).decode() for name in archive.namelist()}
 
 
+@posix
 def test_a_part_that_hangs_or_crashes_loses_nothing_of_the_others(parts):
     check = parts(
         12,
@@ -354,6 +356,7 @@ def test_a_rehearsal_on_the_cpu(tmp_path):
     assert page.count("not measured: its part has not run") == 3
 
 
+@posix
 def test_a_check_that_is_stopped_packs_what_it_has(tmp_path):
     fake = f"import gpu; gpu.command = lambda *a: {[sys.executable, '-S', '-c', HANGS, str(tmp_path)]!r}; "
     command = [sys.executable, "-c", f"{fake}gpu.typer.run(gpu.main)", "--folder", str(tmp_path / "work")]
