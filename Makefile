@@ -14,6 +14,8 @@ TORCH_INDEX ?= $(shell cat "$(VENV)/torch-index" 2>/dev/null)
 STUDIES ?= depth collapse routings optimizers head-ablation
 WORKERS ?= 2
 PYTEST_ARGS ?=
+MINUTES ?= 4
+GPU_ARGS ?=
 
 # Recipes run in make's own shell with paths relative to the repository: names with spaces above it do no harm.
 BIN = $(VENV)/bin
@@ -35,7 +37,7 @@ PYTEST_GPU = if $(BIN)/python -c '$(GPU)'; then $(BIN)/python -m pytest $(PYTEST
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book bundle test test-quick test-all lab chapter chapters measure lint format clean distclean
+.PHONY: help setup lock book bundle test test-quick test-all lab chapter chapters measure gpu lint format clean distclean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -109,6 +111,9 @@ measure: $(READY) ## measure what depth costs, and train the studies that have n
 	@$(BIN)/capsnb bench gradients
 	@$(BIN)/capsnb reproduce table4
 	@for study in $(STUDIES); do $(BIN)/capsnb reproduce $$study --workers $(WORKERS) || exit 1; done
+
+gpu: $(READY) ## measure what a GPU does with all of it, beside the goals: make gpu MINUTES=4 GPU_ARGS="--device cpu"
+	@$(BIN)/python tools/gpu.py --minutes $(MINUTES) $(GPU_ARGS)
 
 lint: $(READY) ## ruff (with the notebooks) and mypy
 	@$(BIN)/ruff check .
