@@ -20,6 +20,7 @@ from PIL import Image
 
 from capsnb import CapsNet, Preprocess, TrainConfig, bench, cli, evaluation, plots
 from capsnb.cli import doctor, options, training
+from capsnb.data import DATASETS
 from capsnb.evaluation import evaluation_of_scores
 from capsnb.experiments import RunResult
 from capsnb.models import NETWORKS, build
@@ -269,6 +270,53 @@ def test_train_has_an_option_for_every_field_and_every_size():
     wanted |= {name for network in NETWORKS for name in options.sizes_of(network)}
     assert wanted <= set(described)
     assert all(described[name] for name in wanted), "an option without a word of help"
+
+
+@pytest.mark.parametrize(("command", "parameter"), [("train", "data"), ("data", "name")])
+def test_the_names_of_data_sets_are_said_and_completed(command, parameter):
+    command = typer.main.get_command(cli.app).commands[command]
+    (found,) = (one for one in command.params if one.name == parameter)
+    assert all(name in found.help for name in (*DATASETS, "folder:PATH", "npz:PATH"))
+    context = command.make_context("capsnb", ["x"], resilient_parsing=True)
+    assert [item.value for item in found.shell_complete(context, "cifar")] == [
+        "cifar10",
+        "cifar100",
+        "cifar100-coarse",
+    ]
+    assert {item.value for item in found.shell_complete(context, "")} == set(DATASETS)
+
+
+def test_anybodys_arrays_are_counted_and_trained_on(monkeypatch, capsys, tmp_path):
+    pixels, labels = np.zeros((6, 28, 28, 3), np.uint8), np.array([0, 1, 0, 1, 0, 1])
+    named = {"classes": np.array(["cat", "dog"])}
+    np.savez(tmp_path / "pets.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels, **named)
+    data = f"npz:{tmp_path / 'pets.npz'}"
+    code, out, _ = run(monkeypatch, capsys, "data", data)
+    assert code == 0 and "npz:pets: 2 classes, 3x28x28" in out and "train: 6 images (cat 3, dog 3)" in out
+    code, out, _ = run(
+        monkeypatch, capsys, "train", tmp_path / "run", "--data", data, "--epochs", 1, *TINY[4:]
+    )
+    assert code == 0 and "npz:pets: accuracy" in out and "dog" in out
+    np.savez(tmp_path / "pets.npz", x_train=pixels + 1, y_train=labels, x_test=pixels, y_test=labels, **named)
+    code, _, err = run(monkeypatch, capsys, "evaluate", tmp_path / "run")
+    assert code == 2 and f"the images or labels of {data} are not those" in err
+    (tmp_path / "pets.npz").unlink()
+    code, _, err = run(monkeypatch, capsys, "data", data)
+    assert code == 2 and "there is no file" in err and len(err.splitlines()) == 1
+
+
+def test_reproduce_chooses_by_data_set(monkeypatch, capsys, tmp_path):
+    from capsnb import experiments
+
+    chosen = []
+
+    def note(study, folder, *, only, **_):
+        chosen.extend(filter(only, experiments.runs(study)))
+        return 0
+
+    monkeypatch.setattr(experiments, "reproduce", note)
+    code, _, _ = run(monkeypatch, capsys, "reproduce", "table2", "--dataset", "cifar100", "--out", tmp_path)
+    assert code == 0 and len(chosen) == 48 and {one.data for one in chosen} == {"cifar100"}
 
 
 def test_help_says_what_a_size_is_where_networks_differ():

@@ -181,10 +181,18 @@ def test_a_mask_is_not_taken_for_indices(indices):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("minst", "mnist"), ("CIFAR-10", "cifar10"), ("mnist5", "mnist5k"), ("xyz", None)]
+    ("name", "hint"),
+    [
+        ("minst", "mnist"),
+        ("CIFAR-10", "cifar10"),
+        ("mnist5", "mnist5k"),
+        ("FashionMNIST", "fashion-mnist"),
+        ("folder", None),
+        ("xyz:", None),
+    ],
 )
 def test_an_unknown_name_lists_the_known_ones(name, hint):
-    with pytest.raises(ValueError, match="mnist5k, mnist, svhn, cifar10, cifar100 or folder:PATH") as caught:
+    with pytest.raises(ValueError, match=r"mnist5k, mnist, .*cifar100, .*folder:PATH, npz:PATH") as caught:
         load_data(name)
     assert f'"{name}"' in str(caught.value)
     assert (f'did you mean "{hint}"?' in str(caught.value)) if hint else ("did you" not in str(caught.value))
@@ -199,7 +207,7 @@ def test_a_registered_data_set_is_loaded_by_its_name(monkeypatch, tmp_path):
         return load_data("mnist5k", preprocess=preprocess)
 
     monkeypatch.setitem(DATASETS, "toy", loader)
-    with pytest.raises(ValueError, match=r'unknown data set "toi": .*toy or folder:PATH; did you mean "toy"'):
+    with pytest.raises(ValueError, match=r'unknown data set "toi": .*; did you mean "toy"'):
         load_data("toi")
     load_data("toy", tmp_path, download=True, preprocess=Preprocess(pad=0))
     assert calls == [(tmp_path, True, Preprocess(pad=0))]
@@ -320,8 +328,132 @@ def test_mislabelled_mnist_is_named(tmp_path, mnist_files):
 
 def test_files_that_are_not_mnist_are_refused_by_their_md5(tmp_path):
     write_all(tmp_path, dict.fromkeys(mnist.MNIST_MD5, idx(np.zeros((1, 28, 28)))))
-    with pytest.raises(ValueError, match="MNIST's is 6bbc9ace898e44ae57da46a324031adb"):
+    with pytest.raises(ValueError, match="the published one 6bbc9ace898e44ae57da46a324031adb"):
         load_data("mnist", tmp_path)
+
+
+IN_ITS_FORMAT = {  # folder, beginnings of names, classes: written down here as their pages have them
+    "fashion-mnist": ("FashionMNIST", "train", "t10k", 10),
+    "kmnist": ("KMNIST", "train", "t10k", 10),
+    "emnist": ("EMNIST", "emnist-balanced-train", "emnist-balanced-test", 47),
+}
+
+
+def in_format(root, name, monkeypatch, packed):
+    """Write small files as published, packed ones with an MD5 that torchvision knows, but for EMNIST's."""
+    from torchvision import datasets
+
+    place, train, test, classes = IN_ITS_FORMAT[name]
+    random, made = np.random.RandomState(0), {}
+    for part, count in ((train, classes + 3), (test, classes)):
+        made[f"{part}-images-idx3-ubyte"] = random.randint(0, 256, (count, 28, 28)).astype(np.uint8)
+        made[f"{part}-labels-idx1-ubyte"] = np.arange(count) % classes
+    folder = root / place / "raw"
+    write_all(folder, {file: idx(array) for file, array in made.items()}, packed)
+    if name != "emnist":
+        known = [(f"{file}.gz", md5(folder / f"{file}.gz") if packed else "0" * 32) for file in made]
+        monkeypatch.setattr(getattr(datasets, place), "resources", known)
+    return made, folder
+
+
+def assert_are(data, made):
+    for part, split in zip(IN_ITS_FORMAT[data.name][1:3], (data.train, data.test), strict=True):
+        stored = made[f"{part}-images-idx3-ubyte"]
+        upright = stored.transpose(0, 2, 1) if data.name == "emnist" else stored
+        assert split.images.is_contiguous() and np.array_equal(split.images[:, 0], upright)
+        assert split.labels.tolist() == made[f"{part}-labels-idx1-ubyte"].tolist()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", IN_ITS_FORMAT)
+def test_data_in_the_format_of_mnist(tmp_path, monkeypatch, name, packed):
+    made, _ = in_format(tmp_path, name, monkeypatch, packed)
+    for download in (False, True):  # all is there, so nothing is fetched
+        data = load_data(name, tmp_path, download=download)
+        assert (data.name, len(data.classes), data.image_shape) == (name, IN_ITS_FORMAT[name][3], (1, 28, 28))
+        assert_are(data, made)
+
+
+def test_their_classes_have_names(tmp_path, monkeypatch):
+    for name in IN_ITS_FORMAT:
+        in_format(tmp_path, name, monkeypatch, packed=True)
+    clothes, letters, both = (load_data(name, tmp_path).classes for name in IN_ITS_FORMAT)
+    assert clothes[0] == "T-shirt/top" and clothes[9] == "Ankle boot"
+    assert letters == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    assert "".join(both) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", IN_ITS_FORMAT)
+@settings(max_examples=25, deadline=None)
+@given(draw=st.data())
+def test_a_damaged_file_in_the_format_of_mnist_is_named(tmp_path_factory, name, packed, draw):
+    """Cut or longer, or with another first byte; of packed files any byte, unless EMNIST's images stay as they are."""
+    root = tmp_path_factory.mktemp("damaged")
+    with pytest.MonkeyPatch.context() as patched:
+        made, folder = in_format(root, name, patched, packed)
+        path = draw.draw(st.sampled_from(sorted(folder.iterdir())))
+        content = bytearray(path.read_bytes())
+        kind = draw.draw(st.sampled_from(["cut", "longer", "byte"]))
+        if kind == "cut":
+            del content[draw.draw(st.integers(0, len(content) - 1)) :]
+        elif kind == "longer":
+            content += b"<html>"
+        else:
+            content[draw.draw(st.integers(0, len(content) - 1 if packed else 3))] ^= draw.draw(
+                st.integers(1, 255)
+            )
+        path.write_bytes(content)
+        try:
+            data = load_data(name, root)
+        except ValueError as error:
+            assert str(path) in str(error) and "truncated or corrupt" in str(error)
+        else:
+            assert (name, packed, kind) == ("emnist", True, "byte")  # such as the date in the head
+            assert_are(data, made)
+        path.unlink()
+        with pytest.raises(
+            FileNotFoundError, match=r"is not in .*raw: put it there.*download=True"
+        ) as caught:
+            load_data(name, root)
+        assert path.name.removesuffix(".gz") in str(caught.value) and str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", IN_ITS_FORMAT)
+def test_the_packed_file_is_read_where_both_are_there(tmp_path, monkeypatch, name):
+    """torchvision leaves both; only the packed one can be checked."""
+    made, folder = in_format(tmp_path, name, monkeypatch, packed=True)
+    for file, array in made.items():
+        (folder / file).write_bytes(idx(np.zeros_like(array)))
+    assert_are(load_data(name, tmp_path), made)
+
+
+def test_files_of_mnist_are_not_taken_for_clothes(tmp_path, mnist_files):
+    """Both call their files the same."""
+    write_all(tmp_path, mnist_files[1])
+    with pytest.raises(FileNotFoundError, match="FashionMNIST"):
+        load_data("fashion-mnist", tmp_path)
+    write_all(tmp_path / "FashionMNIST" / "raw", mnist_files[1], packed=True)
+    with pytest.raises(ValueError, match="the published one 8d4fb7e6c68d591d4c3dfef9ec88bf0d"):
+        load_data("fashion-mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name", IN_ITS_FORMAT)
+def test_torchvision_is_asked_for_what_is_missing(tmp_path, monkeypatch, name):
+    from torchvision import datasets
+
+    owner, calls = getattr(datasets, IN_ITS_FORMAT[name][0]), []
+
+    def fetch(self):
+        calls.append(self.root)
+        in_format(Path(self.root), name, monkeypatch, packed=False)
+
+    monkeypatch.setattr(owner, "download", fetch)
+    with pytest.raises(FileNotFoundError):
+        load_data(name, tmp_path)
+    for _ in range(2):
+        assert len(load_data(name, tmp_path, download=True).classes) == IN_ITS_FORMAT[name][3]
+    assert calls == [tmp_path]
 
 
 def test_the_embedded_images_are_training_images_of_mnist():

@@ -51,7 +51,8 @@ def test_data_sets_are_looked_for_and_not_read(tmp_path):
     missing.unlink()
     code, found = answers("--root", str(tmp_path))
     assert code == 0
-    assert found["data"] == f"mnist5k, mnist, svhn, cifar10 (looked in {tmp_path})"
+    there = "mnist5k, mnist, fashion-mnist, kmnist, emnist, svhn, cifar10"
+    assert found["data"] == f"{there} (looked in {tmp_path})"
 
 
 def test_what_an_installation_lacks_names_the_doctor(monkeypatch):

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from capsnb.backbones import CapsuleHead
-from capsnb.data import DATASETS
+from capsnb.data import DATASETS, NAMES
 from capsnb.models import NETWORKS, constructors
 from capsnb.values import finite_number, whole_numbers
 
-DataName = Annotated[str, typer.Option(help=f"{', '.join(DATASETS)}, or folder:PATH")]
+DATA_SETS: dict[str, Any] = {"help": NAMES, "autocompletion": lambda: [*DATASETS]}
+DataName = Annotated[str, typer.Option(**DATA_SETS)]
 Root = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="folder of the data sets; default $CAPSNB_DATA or ./data"),

@@ -88,7 +88,7 @@ def reproduce(
 def _values(run: Run) -> dict[str, str]:
     """What the options of `reproduce` choose by."""
     return {
-        "dataset": run.data.removeprefix("folder:"),
+        "dataset": run.data,
         "model": run.model.lower(),
         "blocks": str(run.sizes.get("blocks", "")),
     }

@@ -11,6 +11,7 @@ import typer
 
 from capsnb import distributed, files
 from capsnb.cli.options import (
+    DATA_SETS,
     DataName,
     Download,
     Model,
@@ -116,7 +117,9 @@ def compare(
 
 
 def data(
-    name: Annotated[str, typer.Argument()] = "mnist5k", root: Root = None, download: Download = False
+    name: Annotated[str, typer.Argument(**DATA_SETS)] = "mnist5k",
+    root: Root = None,
+    download: Download = False,
 ) -> None:
     """Load a data set, check it, and count its images."""
     loaded = load_data(name, root, download=download)

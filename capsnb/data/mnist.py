@@ -1,17 +1,21 @@
-"""MNIST: the 5,000 images inside the package, and the four published files (used from chapter 1 on)."""
+"""MNIST: the 5,000 images inside the package, and published files in its format (used from chapter 1 on)."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import math
+import struct
 import zlib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from capsnb.data.npz import load_published, published_file
 from capsnb.data.splits import DIGITS, ImageData, Split, corrupt_file_error, make_split, stratified_split
 from capsnb.preprocess import Preprocess
 
@@ -21,8 +25,13 @@ MNIST_MD5 = {  # of the unpacked files; the MD5s of the .gz files differ from mi
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-
-
+# torchvision's class, which its folder is called after, and how the names of training and test files begin.
+IDX = {
+    "mnist": ("MNIST", "train", "t10k"),
+    "fashion-mnist": ("FashionMNIST", "train", "t10k"),
+    "kmnist": ("KMNIST", "train", "t10k"),
+    "emnist": ("EMNIST", "emnist-balanced-train", "emnist-balanced-test"),
+}
 SAMPLE = files("capsnb") / "assets" / "mnist5k.npz"
 
 
@@ -50,61 +59,90 @@ def load_mnist5k(root: Path, download: bool, preprocess: Preprocess) -> ImageDat
     return ImageData("mnist5k", DIGITS, sample.subset(train), sample.subset(test), preprocess)
 
 
-def load_mnist(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
-    """Load MNIST, 28x28 grey, from its four published files.
+def load_idx(name: str, root: Path, download: bool, preprocess: Preprocess) -> ImageData:
+    """Load MNIST or a data set in its format, 28x28 grey, from four published files.
 
     Args:
-        root: the folder of the files, or of `MNIST/raw` with the files; each file may be compressed (.gz).
+        name: "mnist"; "fashion-mnist", clothes; "kmnist", ten letters of Japanese; "emnist", letters and digits: of its
+            splits the balanced one, in which letters that look alike in upper and lower case are one class.
+        root: the folder of torchvision's folder `MNIST/raw`, `FashionMNIST/raw` and so on with the files; MNIST's may
+            be in `root` itself, as four files or as Keras's `mnist.npz`. Each file may be compressed (.gz).
         download: download missing files.
         preprocess: the preprocessing.
 
     Returns:
-        60,000 training and 10,000 test images of 10 classes.
+        60,000 training and 10,000 test images of 10 classes; of EMNIST 112,800 and 18,800 of 47 classes, upright.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is truncated, corrupt or mislabelled.
     """
-    if download and not all(path.is_file() for path in mnist_files(root)):
-        from torchvision.datasets import MNIST
-
-        MNIST(root, download=True)
+    if path := published_file(name, root):
+        return load_published(name, path, DIGITS, preprocess)
+    split = {"split": "balanced"} if name == "emnist" else {}
+    if download and not all(path.is_file() for path in idx_files(name, root)):
+        _torchvision(name)(root, download=True, **split)
+    classes = DIGITS if name == "mnist" else tuple(_torchvision(name).classes)
+    if name == "emnist":
+        classes = tuple(_torchvision(name).classes_split_dict["balanced"])
 
     def load_split(part: str) -> Split:
-        image_file, images = _read_idx(root, f"{part}-images-idx3-ubyte")
-        label_file, labels = _read_idx(root, f"{part}-labels-idx1-ubyte")
-        return make_split(images[:, None], labels, DIGITS, f"{image_file} with {label_file}")
+        image_file, images = _read_idx(name, root, f"{part}-images-idx3-ubyte")
+        label_file, labels = _read_idx(name, root, f"{part}-labels-idx1-ubyte")
+        if name == "emnist":  # published with rows and columns exchanged
+            for block in images.split(1000):
+                block.copy_(block.mT.clone(memory_format=torch.contiguous_format))
+        return make_split(images[:, None], labels, classes, f"{image_file} with {label_file}")
 
-    return ImageData("mnist", DIGITS, load_split("train"), load_split("t10k"), preprocess)
+    train, test = map(load_split, IDX[name][1:])
+    return ImageData(name, classes, train, test, preprocess)
 
 
-def mnist_files(root: Path) -> list[Path]:
-    """The four files of MNIST in a folder, each where it is, or where it is expected."""
-    return [_find_mnist(root, name) for name in MNIST_MD5]
+def idx_files(name: str, root: Path) -> list[Path]:
+    """The four files of a data set in a folder, each where it is, or where it is expected."""
+    listed = (f"{part}-{kind}-ubyte" for part in IDX[name][1:] for kind in ("images-idx3", "labels-idx1"))
+    return [_find(name, root, file) for file in listed]
 
 
-def _find_mnist(root: Path, name: str) -> Path:
-    candidates = [folder / f"{name}{end}" for folder in (root / "MNIST" / "raw", root) for end in ("", ".gz")]
+def _torchvision(name: str) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, IDX[name][0])
+
+
+def _folders(name: str, root: Path) -> list[Path]:
+    """Where files are looked for: of MNIST also in `root`, of the others not, whose files are called the same."""
+    return [root / IDX[name][0] / "raw", *([root] if name == "mnist" else [])]
+
+
+def _find(name: str, root: Path, file: str) -> Path:
+    ends = ("", ".gz") if name == "mnist" else (".gz", "")  # MD5s are published of these .gz files alone
+    candidates = [folder / f"{file}{end}" for folder in _folders(name, root) for end in ends]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _read_idx(root: Path, name: str) -> tuple[Path, Tensor]:
+def _read_idx(name: str, root: Path, file: str) -> tuple[Path, Tensor]:
     """Read a file in IDX format: a four-byte magic number, a big-endian int32 for each axis, then the bytes."""
-    path = _find_mnist(root, name)
+    path = _find(name, root, file)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{name} (or {name}.gz) is neither in {root / 'MNIST' / 'raw'} nor in {root}: put it there, pass "
-            'the folder that holds it as root, or download it with load_data("mnist", download=True)'
+            f"{file} (or {file}.gz) is not in {' or '.join(map(str, _folders(name, root)))}: put it there, pass the "
+            f'folder that holds it as root, or download it with load_data("{name}", download=True)'
         )
+    content = bytearray()  # which a tensor can share
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
+            while block := opened.read(2**20):
+                content += block
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise corrupt_file_error(path, str(error)) from error
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if md5 != MNIST_MD5[name]:
-        raise corrupt_file_error(path, f"its content has the MD5 {md5}, MNIST's is {MNIST_MD5[name]}")
-    axes = content[3]
-    shape = np.frombuffer(content, ">i4", count=axes, offset=4).tolist()
-    return path, torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+    known = MNIST_MD5[file] if name == "mnist" else dict(_torchvision(name).resources).get(path.name)
+    hashed = content if name == "mnist" else path.read_bytes()
+    if known and (md5 := hashlib.md5(hashed, usedforsecurity=False).hexdigest()) != known:
+        raise corrupt_file_error(path, f"its MD5 is {md5}, the published one {known}")
+    axes = 3 if "images" in file else 1
+    head = 4 + 4 * axes
+    shape = struct.unpack(f">{axes}I", content[4:head]) if len(content) >= head else ()
+    if content[:4] != bytes((0, 0, 8, axes)) or len(content) != head + math.prod(shape):
+        raise corrupt_file_error(path, f"{len(content)} bytes are not what its first {head} announce")
+    return path, torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape))

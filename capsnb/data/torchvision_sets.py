@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from capsnb.data.npz import load_published, published_file
 from capsnb.data.splits import DIGITS, ImageData, Split, corrupt_file_error, make_split
 from capsnb.preprocess import Preprocess
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def load_svhn(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
@@ -46,7 +52,7 @@ def load_cifar(name: str, root: Path, download: bool, preprocess: Preprocess) ->
 
     Args:
         name: "cifar10" or "cifar100".
-        root: the folder in which the published archive was unpacked.
+        root: the folder in which the published archive was unpacked, or of one file, `cifar10.npz` or `cifar100.npz`.
         download: download a missing archive.
         preprocess: the preprocessing.
 
@@ -57,19 +63,42 @@ def load_cifar(name: str, root: Path, download: bool, preprocess: Preprocess) ->
         FileNotFoundError: a file is missing.
         ValueError: a file is truncated, corrupt or mislabelled.
     """
+    if path := published_file(name, root):
+        classes = CIFAR10 if name == "cifar10" else tuple(sorted(itertools.chain(*coarse_classes().values())))
+        return load_published(name, path, classes, preprocess)
     cifar = _cifar(name)
 
     def load_split(part: str) -> tuple[Split, tuple[str, ...]]:
         dataset = cifar(root, train=part == "train", download=download)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         classes = tuple(dataset.classes)
-        files = cifar.train_list if part == "train" else cifar.test_list
-        source = " with ".join(str(root / cifar.base_folder / file) for file, _ in files)
+        listed = cifar.train_list if part == "train" else cifar.test_list
+        source = " with ".join(str(root / cifar.base_folder / file) for file, _ in listed)
         return make_split(images, dataset.targets, classes, source), classes
 
-    with _file_errors(name, cifar_files(name, root), f"unpack {cifar.filename} in {root}"):
+    remedy = f"unpack {cifar.filename} in {root}, or put {name}.npz there"
+    with _file_errors(name, cifar_files(name, root), remedy):
         (train, classes), (test, _) = load_split("train"), load_split("test")
     return ImageData(name, classes, train, test, preprocess)
+
+
+def load_coarse_cifar100(root: Path, download: bool, preprocess: Preprocess) -> ImageData:
+    """Load CIFAR-100 with its 20 coarse classes; arguments and errors are those of `load_cifar`."""
+    data, coarse = load_cifar("cifar100", root, download, preprocess), coarse_classes()
+    number = {name: k for k, names in enumerate(coarse.values()) for name in names}
+    numbers = torch.tensor([number[name] for name in sorted(number)])
+    train, test = (Split(split.images, numbers[split.labels]) for split in (data.train, data.test))
+    return ImageData("cifar100-coarse", tuple(coarse), train, test, preprocess)
+
+
+def coarse_classes() -> dict[str, list[str]]:
+    """The coarse classes of CIFAR-100, and the fine ones of each; labels number the names in alphabetical order.
+
+    >>> coarse_classes()["trees"]
+    ['maple_tree', 'oak_tree', 'palm_tree', 'pine_tree', 'willow_tree']
+    """
+    table = json.loads((files("capsnb") / "assets" / "cifar100.json").read_text(encoding="utf-8"))["classes"]
+    return {coarse: names.split() for coarse, names in table.items()}
 
 
 def svhn_files(root: Path) -> dict[Path, str]:

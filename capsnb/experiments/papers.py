@@ -1,8 +1,7 @@
 """The papers' tables as data: what each row reports, and the run that reproduces it.
 
 Shown in the chapter *Reproducing the papers*. MoCapsNet's tables are 1 to 5; "backbones" are the four results of Zain
-and Umar (2025). A row on the original pixels of CIFAR-10 is followed by the same on `recipes.JPEG`, images that were
-compressed once more: other data, so the paper has no number for it.
+and Umar (2025).
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ def quick(table: str) -> Iterator[Run]:
 
 
 def reported_accuracies(table: str) -> dict[str, ReportedAccuracy]:
-    """What the paper reports, by the rows' labels; rows on other data than the paper's are not in it."""
+    """What the paper reports, by the rows' labels."""
     source = paper_numbers()["sources"]["backbones" if table == "backbones" else "mocapsnet"]
     reported = {}
     for record in paper_numbers()[table]:
@@ -147,14 +146,12 @@ def reported_accuracies(table: str) -> dict[str, ReportedAccuracy]:
 
 def _table_runs(table: str) -> Iterator[Run]:
     for record in paper_numbers()[table]:
-        data = record.get("dataset", "mnist")
-        for images in (data, recipes.JPEG) if data == "cifar10" else (data,):
-            for seed in range(SEEDS):
-                yield _run(table, record | {"dataset": images}, seed)
+        for seed in range(SEEDS):
+            yield _run(table, record, seed)
 
 
 def _run(table: str, record: dict[str, Any], seed: int) -> Run:
-    label, name, data = _label(record), record["model"], record["dataset"]
+    label, name, data = _label(record), record["model"], record.get("dataset", "mnist")
     if table == "backbones":
         recipe = recipes.PAPER[name, record["setup"]]
         gpus = GPUS if record["setup"] == "multi-gpu" else 1

@@ -12,14 +12,7 @@ from typing import Any
 from capsnb.preprocess import Preprocess
 from capsnb.training import TrainConfig
 
-JPEG = "folder:cifar10-jpeg"
-DATA = {
-    "mnist": "MNIST",
-    "svhn": "SVHN",
-    "cifar10": "CIFAR-10",
-    JPEG: "CIFAR-10 (JPEG q75)",
-    "cifar100": "CIFAR-100",
-}
+DATA = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 # The networks of chapter 4, with hidden capsules as in the paper: a laptop trains them in a minute.
 NARROW: dict[str, Any] = {"channels": 32, "capsule_types": 4}
 ROTATED: dict[str, Any] = {"rotate": 10.0}  # degrees; 4,000 images are few
@@ -121,7 +114,7 @@ BEST: dict[str, Recipe] = {
         Preprocess(rotate=10.0),
         _WIDE,
     ),
-    JPEG: Recipe(
+    "cifar10": Recipe(
         "MoCapsNet",
         TrainConfig(epochs=60, batch_size=128, learning_rate=2e-3, optimizer="adamw", schedule="one_cycle"),
         Preprocess(),

@@ -242,12 +242,10 @@ def study_table(study: str, folder: str | os.PathLike[str] | None = None) -> str
         folder: where results are; None for the project's own.
 
     Returns:
-        A Markdown table, a line for each label; percent, and minutes of one run. Where a paper's numbers are shown,
-        rows on other data than the paper's are there as soon as they have been run.
+        A Markdown table, a line for each label; percent, and minutes of one run.
     """
     rows = study_rows(study, folder)
     cited = any(row.reported for row in rows)
-    rows = [row for row in rows if row.reported or row.results or not cited]
     header = ["run", *(["paper / %"] if cited else []), "ours / % (seeds)"]
     if any(row.results for row in rows):
         header += ["lowest", "highest", "minutes a run"]
