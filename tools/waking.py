@@ -5,8 +5,6 @@ cell here trains one small network and looks at it while it trains: how long its
 primary capsules differ between images, how large the gradient of the class capsules' weights is, and the margin loss.
 The cells are all combinations of network, first spread of the weights, classes, reduction of the loss, and seed, the
 first seed of each cell first. What is finished is in results/waking.json; a run that was stopped goes on there.
-
-Read by the chapter *One per cent*.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def with_trainable_initialisation(table: str) -> Iterator[Run]:
 def quick(table: str) -> Iterator[Run]:
     """The rows of a table in small: narrow networks, few images, eight epochs; minutes on two cores.
 
-    What a row is about stays as it is: depth, optimizer, routing, capsules, the size of the images. Learning rates keep their ratio to the
-    table's usual one. The initialisation is that of `with_trainable_initialisation`.
+    What a row is about stays as it is: depth, optimizer, routing, capsules, the size of the images. Learning rates keep
+    their ratio to the table's usual one. The initialisation is that of `with_trainable_initialisation`.
     """
     for run in with_trainable_initialisation(table):
         small = recipes.QUICK.get(run.model)
