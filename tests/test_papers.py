@@ -8,8 +8,18 @@ from importlib.resources import files
 import pytest
 import torch
 
-from capsnb import Preprocess, models
-from capsnb.experiments import TABLES, paper_numbers, reported_accuracies, runs, study_rows
+from capsnb import History, Preprocess, models
+from capsnb.experiments import (
+    TABLES,
+    RunResult,
+    paper_numbers,
+    reported_accuracies,
+    runs,
+    study_rows,
+    study_table,
+    table_forms,
+)
+from capsnb.training.history import Epoch
 
 SHAPES = {"mnist": (1, 28, 28), "mnist5k": (1, 28, 28)}  # of the others: three channels, 32 pixels
 CLASSES = {"cifar100": 100}
@@ -135,3 +145,50 @@ def test_the_numbers_travel_with_the_package():
     assert raw == paper_numbers() and set(raw) >= {"table1", "table4", "figures", "sources"}
     assert all(math.isfinite(_percent(r)[0]) for table in TABLES for r in raw[table])
     assert asdict(next(iter(reported_accuracies("table1").values())))["spread"] == pytest.approx(1e-4)
+
+
+def finished(run, accuracy, folder, seconds=90.0):
+    """A record of a run as if it had been trained."""
+    epoch = Epoch(1, 1.0, 1.0, 0.0, 0.5, accuracy, 1e-3, seconds, 0)
+    history = History(run.model, run.data, 1, "cpu", run.config, [epoch])
+    RunResult(run, history, seconds=seconds).save(run.path(folder))
+
+
+def cells(table):
+    """The cells of a Markdown table's lines."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_a_table_shows_the_paper_beside_each_form_that_was_run(tmp_path):
+    finished(runs("table1-trainable")[0], 0.9951, tmp_path, 600)
+    for run in runs("table1-quick"):
+        if run.data == "mnist5k" and run.sizes["blocks"] == 1 and run.config.seed < 2:
+            finished(run, 0.97 + run.config.seed / 100, tmp_path)
+    head, _, *lines = cells(study_table("table1", tmp_path))
+    assert head == [
+        "run",
+        "paper / %",
+        "from N(0, 0.3²) / % (seeds)",
+        "minutes",
+        "quick form / % (seeds)",
+        "minutes",
+    ]
+    table = {line[0]: line[1:] for line in lines}
+    assert table["MNIST, ResCapsNet, 1 block"] == [
+        "99.41 ± 0.01",
+        "99.51 (1)",
+        "10.0",
+        "97.50 ± 0.71 (2)",
+        "1.5",
+    ]
+    assert table["MNIST, MoCapsNet, 1 block"] == ["99.42 ± 0.04", "–", "–", "97.50 ± 0.71 (2)", "1.5"]
+    assert table["SVHN, MoCapsNet, 1 block"] == ["92.68 ± 0.23", "not run yet", "–", "–", "–"]
+    for form in ("table1-quick", "table1-trainable"):
+        assert study_table(form, tmp_path) == study_table("table1", tmp_path)
+    assert list(table_forms("table1", tmp_path)) == ["from N(0, 0.3²)", "quick form"]
+
+
+def test_a_table_of_which_nothing_was_run_is_the_paper_s(tmp_path):
+    assert table_forms("backbones", tmp_path) == {}
+    head, *lines = cells(study_table("backbones", tmp_path))
+    assert head == ["run", "paper / %"] and {len(line) for line in lines} == {2}

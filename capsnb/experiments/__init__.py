@@ -17,6 +17,7 @@ from capsnb.experiments.registry import (
     runs,
     study_rows,
     study_table,
+    table_forms,
 )
 from capsnb.experiments.run import Run, RunResult, execute
 
@@ -41,4 +42,5 @@ __all__ = [
     "study_rows",
     "study_table",
     "table4",
+    "table_forms",
 ]

@@ -94,8 +94,8 @@ TABLES: dict[str, Callable[[], Iterator[Run]]] = {
 def with_trainable_initialisation(table: str) -> Iterator[Run]:
     """The rows of a table with another initialisation, one from which our networks learn.
 
-    With N(0, 0.01^2), as MoCapsNet's paper prints it, class capsules are 1e-11 long before training, at full width too,
-    and gradients are a thousandth of Adam's epsilon: measured in chapter 17. Everything else is as printed.
+    With N(0, 0.01^2), as MoCapsNet's paper prints it, class capsules are 1e-10 long before training, at full width too,
+    and gradients are a hundredth of Adam's epsilon: measured in chapter 17. Everything else is as printed.
     """
     for run in TABLES[table]():
         weight_std = None if run.sizes.get("routing") == "sda" else TRAINABLE_STD

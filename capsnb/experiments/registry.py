@@ -37,6 +37,11 @@ STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     **{f"{table}-quick": partial(papers.quick, table) for table in papers.TABLES},
 }
 
+FORMS = {  # of a paper's table -> what the study's name ends with
+    "as printed": "",
+    f"from N(0, {papers.TRAINABLE_STD}²)": "-trainable",
+    "quick form": "-quick",
+}
 # Numbers of blocks: the paper's best ones first, then the ends, then those between.
 INFORMATIVE = (1, 7, 5, 3, 8, 2, 4, 6)
 
@@ -71,6 +76,12 @@ class StudyRow:
     def ours(self) -> str:
         """What was run, in per cent, with the number of seeds in brackets; or "not run yet"."""
         return f"{percent(self.mean, self.spread)} ({len(self.results)})" if self.results else "not run yet"
+
+    @property
+    def minutes(self) -> str:
+        """Of one run, the mean; a dash if nothing is finished."""
+        seconds = [result.seconds for result in self.results]
+        return f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
 
 
 def runs(study: str) -> list[Run]:
@@ -234,29 +245,61 @@ def reproduce(
     return len(waiting) + left
 
 
+def table_forms(table: str, folder: str | os.PathLike[str] | None = None) -> dict[str, list[StudyRow]]:
+    """The rows of a paper's table in each form of which something has been run.
+
+    Args:
+        table: a name in `papers.TABLES`.
+        folder: where results are; None for the project's own.
+
+    Returns:
+        Name of the form ("as printed", from other initial weights, "quick form") -> all rows, in the table's order.
+
+    Raises:
+        ValueError: as for `study_rows`.
+    """
+    found = {
+        form: study_rows(table + suffix, folder)
+        for form, suffix in FORMS.items()
+        if table + suffix in STUDIES
+    }
+    return {form: rows for form, rows in found.items() if any(row.results for row in rows)}
+
+
 def study_table(study: str, folder: str | os.PathLike[str] | None = None) -> str:
-    """A study or a paper's table: paper beside ours, mean and spread over the seeds, or "not run yet".
+    """A study: mean, spread and range over the seeds. A paper's table, in any form: the paper beside all that was run.
 
     Args:
         study: its name in `STUDIES`.
         folder: where results are; None for the project's own.
 
     Returns:
-        A Markdown table, a line for each label; percent, and minutes of one run.
+        A Markdown table, a line for each label; percent, how many seeds in brackets, and minutes of one run.
     """
-    rows = study_rows(study, folder)
-    cited = any(row.reported for row in rows)
-    header = ["run", *(["paper / %"] if cited else []), "ours / % (seeds)"]
-    if any(row.results for row in rows):
-        header += ["lowest", "highest", "minutes a run"]
-    lines = [header]
-    for row in rows:
-        line = [row.label, *([str(row.reported or "–")] if cited else []), row.ours]
-        if row.results:
-            accuracies = [result.accuracy for result in row.results]
-            minutes = statistics.fmean(result.seconds for result in row.results) / 60
-            line += [percent(min(accuracies)), percent(max(accuracies)), f"{minutes:.1f}"]
-        lines.append(line + ["–"] * (len(header) - len(line)))
+    table = study.removesuffix("-trainable").removesuffix("-quick")
+    if table in papers.TABLES:
+        return _beside_paper(study_rows(table, folder), table_forms(table, folder))
+    lines = [["run", "ours / % (seeds)", "lowest", "highest", "minutes a run"]]
+    for row in study_rows(study, folder):
+        accuracies = [result.accuracy for result in row.results]
+        limits = [percent(end(accuracies)) if accuracies else "–" for end in (min, max)]
+        lines.append([row.label, row.ours, *limits, row.minutes])
+    return markdown(lines)
+
+
+def _beside_paper(reported: list[StudyRow], forms: dict[str, list[StudyRow]]) -> str:
+    head = ["run", "paper / %"]
+    for form in forms:
+        head += [f"{form} / % (seeds)", "minutes"]
+    lines = [head]
+    for number, row in enumerate(reported):
+        cells = []
+        for rows in forms.values():
+            ours = rows[number]
+            cells += [ours.ours, ours.minutes] if ours.results else ["–", "–"]
+        if forms and set(cells) == {"–"}:
+            cells[0] = "not run yet"
+        lines.append([row.label, str(row.reported), *cells])
     return markdown(lines)
 
 

@@ -10,3 +10,8 @@ assert best.mean() > last.mean()
 assert problems == []
 assert "R = 1" in my_table and "R = 3" in my_table and "not run" not in my_table
 assert "damaged or edited" in message
+
+assert gaps and max(map(abs, gaps)) < 1  # "in quick form the two networks learn CIFAR-10 alike"
+backbone = {row.label: row for row in study_rows("backbones")}
+one, several = (backbone[f"MNIST, AlexCapsNet, {how} epochs"] for how in ("one GPU, 10", "several GPUs, 20"))
+assert several.mean > one.mean - 0.003  # "this seed does not lose"
