@@ -99,7 +99,9 @@ class _Reversible(torch.autograd.Function):
         x, velocity, *tensors = ctx.saved_tensors
         layers, gamma = ctx.layers, ctx.gamma
         last = x if torch.is_grad_enabled() else None
-        speed = velocity.abs().max() if velocity.numel() else 0
+        # Whether the way back ended where it should is not asked on a GPU, for which the host would have to wait.
+        near = velocity.device.type == "cpu" and not is_fake(velocity)
+        speed = velocity.abs().max() if near and velocity.numel() else 0
         ctx.maybe_clear_saved_tensors()  # without retain_graph, x and velocity are freed as the loop replaces them
         needs_x, *needs = ctx.needs_input_grad[2:]
         # Detached copies: hooks of the parameters run once, on the gradients that are returned.
@@ -114,8 +116,6 @@ class _Reversible(torch.autograd.Function):
                 df.mul_(gamma).add_(dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
                     dx = dx + through_layer
-            # Not on a GPU, for which the host would have to wait.
-            near = velocity.device.type == "cpu" and not is_fake(velocity)
             if near and (velocity.abs() > MAX_RESIDUE * speed).any():
                 _warn_of_residue()
         layers.warn_of_unused(gradients, needs)
