@@ -147,6 +147,23 @@ def test_ranger21_takes_plain_steps_and_says_so(monkeypatch, data):
     assert fake.recorded == 0  # the third test batch is the last plain one
 
 
+def test_hooks_are_called_in_each_step(monkeypatch, data):
+    seen = []
+
+    def network():
+        model = CapsNet(**SMALL)
+        model.primary.register_forward_hook(lambda *_: seen.append(model.training))
+        return model
+
+    fake = FakeGraphs()
+    with pytest.warns(
+        UserWarning, match="not recorded .*: primary has hooks, which a recording would not call"
+    ):
+        trained(monkeypatch, fake, data, dataclasses.replace(CONFIG, epochs=5), network)
+    assert seen == [True] * 6 + [False] + ([True] * 6 + [False]) * 4
+    assert fake.recorded == 0
+
+
 def test_a_recorded_run_that_was_stopped_goes_on_to_the_same_bits(monkeypatch, data, tmp_path):
     whole = trained(monkeypatch, FakeGraphs(), data, run_dir=tmp_path / "whole")
     halves = tmp_path / "halves"

@@ -70,8 +70,9 @@ class TrainConfig:
         compile: train through `torch.compile`; on a GPU the step's kernels are recorded once, as CUDA graphs. The first
             step takes longer; results agree with those without it up to rounding.
         graph: on a GPU, record a step once as a CUDA graph and replay it; numbers are the same without it. What cannot
-            be recorded is computed kernel by kernel, after a warning: fp16, Ranger21, dropout, and networks in which
-            the processor waits for the GPU. `compile` has graphs of its own.
+            be recorded is computed kernel by kernel, after a warning: fp16, Ranger21, dropout, hooks, and networks in
+            which the processor waits for the GPU. Python in a network's `forward` is not called in a replay. `compile`
+            has graphs of its own.
         deterministic: on a GPU, use convolutions that give the same bits each time, and cuDNN's own choice among them;
             False leaves both as the process has set them.
         seed: decides order and augmentation of the images, 0 to 2**32 - 1.

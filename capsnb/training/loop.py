@@ -167,9 +167,9 @@ class _Trainer:
         self.compute = Recorded(self._compute, recorder, "a training step")
         self.update = Recorded(self._update, recorder, "a step of the optimizer")
         self.correct = Recorded(self._correct, recorder, "a test batch")
-        if recorder and (reason := _obstacle(config)):
+        if recorder and (reason := _obstacle(config, self.network)):
             self.compute.give_up(reason)
-            self.update.recorder = None
+            self.update.recorder = self.correct.recorder = None
         self.peak_memory = 0  # bytes, of all epochs so far: a replay allocates nothing
 
     def new_history(self) -> History:
@@ -350,8 +350,12 @@ class _Gradients:
             p.grad = gradient
 
 
-def _obstacle(config: TrainConfig) -> str:
+def _obstacle(config: TrainConfig, network: nn.Module) -> str:
     """Why a step of this run cannot be recorded."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for name, module in network.named_modules():
+        if any(getattr(module, kind) for kind in hooks):
+            return f"{name or 'the network'} has hooks, which a recording would not call"
     if config.precision == "fp16":
         return "the loss scaling of fp16 decides on the processor whether to step"
     if config.optimizer == "ranger21":
