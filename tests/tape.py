@@ -62,7 +62,7 @@ class FakeGraphs:
     """
 
     def __init__(self, *, watching: bool = True) -> None:
-        self.watching, self.recorded, self.replayed = watching, 0, 0
+        self.watching, self.broken, self.recorded, self.replayed = watching, False, 0, 0
 
     def run(self, work: Callable[[], Any]) -> Any:
         return work()

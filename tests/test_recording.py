@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import gc
+import random
 import re
 import warnings
+import weakref
 from unittest import mock
 
 import pytest
@@ -13,7 +16,7 @@ from torch import nn
 from capsnb import CapsNet, MoCapsNet, ResCapsNet, TrainConfig, fit, load_data
 from capsnb.training import loop, recording
 from capsnb.training.recording import WARM_UP, CudaGraphs, Recorded
-from tests.tape import FakeGraphs
+from tests.tape import FakeGraphs, Tape
 
 SMALL = {"channels": 8, "capsule_types": 2, "decoder": (16,), "backend": "fused"}
 # 167 images in batches of 32: the last batch has seven
@@ -111,12 +114,17 @@ class Reading(nn.Module):
 
 
 class Failing(FakeGraphs):
-    """Records test batches, and breaks off where gradients are computed."""
+    """Records test batches; of a step all is launched, nothing computed, and then the recording breaks off."""
 
     def record(self, work):
-        if torch.is_grad_enabled():
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
-        return super().record(work)
+        if not torch.is_grad_enabled():
+            return super().record(work)
+        with Tape() as tape:
+            work()
+        with torch.no_grad():
+            tape.undo()
+        self.broken = True
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +234,7 @@ def test_old_checkpoints_go_on_where_settings_were_added(monkeypatch, data, tmp_
     monkeypatch.undo()
     path = tmp_path / "checkpoint.pt"
     saved = torch.load(path, weights_only=True)
-    del saved["run"]["config"]["graph"], saved["run"]["config"]["deterministic"]
+    del saved["run"]["config"]["deterministic"], saved["run"]["config"]["reduction"]
     torch.save(saved, path)
     records, _ = trained(monkeypatch, None, data, run_dir=tmp_path)
     assert len(records) == CONFIG.epochs
@@ -236,7 +244,7 @@ def test_old_checkpoints_go_on_where_settings_were_added(monkeypatch, data, tmp_
 def gpu(monkeypatch):
     """What `CudaGraphs` asks of `torch.cuda`, without a GPU: the state of random numbers, and when it warns."""
     state = {"draws": torch.zeros(2), "mode": 0}
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: mock.MagicMock())
+    monkeypatch.setattr(recording, "_stream", lambda device: mock.MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: mock.MagicMock())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
@@ -257,6 +265,12 @@ def test_a_gpu_is_watched_for_what_a_graph_cannot_do(gpu):
     done, reason = graphs.watch(lambda: [wait(), 3][1])
     assert done == 3
     assert re.fullmatch(r"the processor waits for the GPU in .*test_recording.py, line \d+", reason)
+    _, reason = graphs.watch(lambda: warnings.warn("Synchronization debug mode is a prototype", stacklevel=1))
+    assert reason == ""
+    _, reason = graphs.watch(
+        lambda: warnings.warn("The AccumulateGrad node's stream does not match", stacklevel=1)
+    )
+    assert reason == recording.KEPT
     _, reason = graphs.watch(lambda: gpu["draws"].add_(1))
     assert reason == "the network draws random numbers, as dropout does"
 
@@ -269,3 +283,123 @@ def test_watching_keeps_other_warnings_and_leaves_the_mode_as_it_was(gpu):
     with pytest.raises(ZeroDivisionError):
         graphs.watch(lambda: 1 / 0)
     assert gpu["mode"] == 2
+
+
+class Counting(nn.Module):
+    """Counts in Python, as a schedule does."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return x * (1 + self.steps / 1000)
+
+
+class Dropping(nn.Module):
+    """Leaves a layer out now and then, by a random number of Python."""
+
+    def forward(self, x):
+        return x if random.random() < 0.5 else -x
+
+
+@pytest.mark.parametrize(
+    ("between", "said"),
+    [
+        (Counting, "between.steps changes in Python, which a replay would not do"),
+        (Dropping, "the state of Python's random numbers changes in Python"),
+        (lambda: nn.Dropout(0.1), "the state of PyTorch's random numbers changes in Python"),
+    ],
+)
+def test_what_changes_in_python_is_not_recorded(monkeypatch, data, between, said):
+    random.seed(0)
+    with pytest.warns(UserWarning, match=said):
+        found = trained(monkeypatch, FakeGraphs(), data, network=lambda: Normed(between()))
+    random.seed(0)
+    with pytest.warns(UserWarning, match="because of a test"):
+        assert_same(found, trained(monkeypatch, Refusing(), data, network=lambda: Normed(between())))
+
+
+def test_a_recording_that_failed_leaves_nothing_behind(monkeypatch, data):
+    """Its gradients were never computed: a step must not add to them; and nothing else is recorded or replayed."""
+    failing = Failing()
+    with pytest.warns(UserWarning, match="a training step is not recorded"):
+        found = trained(monkeypatch, failing, data)
+    assert failing.replayed == 0
+    with pytest.warns(UserWarning, match="because of a test"):
+        assert_same(found, trained(monkeypatch, Refusing(), data))
+
+
+def test_gradients_from_before_are_not_added(monkeypatch, data):
+    def used():
+        model = CapsNet(**SMALL)
+        model(torch.ones(2, 1, 28, 28)).lengths.sum().backward()
+        return model
+
+    expected = trained(monkeypatch, None, data)
+    assert_same(trained(monkeypatch, None, data, network=used), expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_caller_s_autocast_does_not_keep_older_weights(monkeypatch, data, precision):
+    config = dataclasses.replace(CONFIG, epochs=2, precision=precision)
+    expected = trained(monkeypatch, None, data, config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(trained(monkeypatch, None, data, config), expected)
+
+
+def test_a_finished_run_holds_nothing(monkeypatch, data):
+    kept, made = [], loop._Trainer.__init__
+
+    def noting(trainer, *arguments):
+        made(trainer, *arguments)
+        kept.append(weakref.ref(trainer))
+
+    monkeypatch.setattr(loop._Trainer, "__init__", noting)
+    gc.collect()
+    gc.disable()
+    try:
+        trained(monkeypatch, FakeGraphs(), data)
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_another_way_of_computing_is_the_same_run(monkeypatch, data, tmp_path):
+    """A run that was recorded goes on without recording."""
+    monkeypatch.setattr(loop.checkpoint, "save", stop_after(monkeypatch, 2))
+    with pytest.raises(KeyboardInterrupt):
+        trained(monkeypatch, FakeGraphs(), data, run_dir=tmp_path)
+    monkeypatch.undo()
+    plain = dataclasses.replace(CONFIG, graph=False)
+    records, _ = trained(monkeypatch, None, data, plain, run_dir=tmp_path)
+    assert len(records) == CONFIG.epochs
+
+
+class Graph:
+    """`torch.cuda.graph`, whose recording may fail where it ends."""
+
+    def __init__(self, graph, pool=None, *, stream, capture_error_mode="global"):
+        self.fails = pool is not None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.fails:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_a_gpu_is_cleaned_up_after_a_recording_that_failed(gpu, monkeypatch):
+    ended, whole = [], []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.MagicMock)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *pool: ended.append(pool), raising=False)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: whole.append(1))
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    graphs = CudaGraphs(torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="previous error"):
+        graphs.record(lambda: ())
+    assert graphs.broken and ended == [(0, (0, 1))] and whole == [1]
+    assert gc.isenabled()

@@ -21,6 +21,7 @@ from capsnb.training.config import TrainConfig
 from capsnb.training.history import Epoch, History
 
 CHECKPOINT = "checkpoint.pt"
+SAME_NUMBERS = ("graph",)  # settings with which a run may be resumed that had others
 
 
 def identity(model: nn.Module, data: ImageData, config: TrainConfig) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def identity(model: nn.Module, data: ImageData, config: TrainConfig) -> dict[str
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
         "preprocess": asdict(data.preprocess),
-        "config": asdict(config),
+        "config": {name: value for name, value in asdict(config).items() if name not in SAME_NUMBERS},
     }
 
 
@@ -129,7 +130,8 @@ def check_run(path: Path, saved: dict[str, Any], run: dict[str, Any]) -> None:
         ValueError: names the first difference.
     """
     # A setting that did not exist then had the value that is its default now.
-    then = saved["run"] | {"config": asdict(TrainConfig()) | saved["run"]["config"]}
+    settings = asdict(TrainConfig()) | saved["run"]["config"]
+    then = saved["run"] | {"config": {name: x for name, x in settings.items() if name not in SAME_NUMBERS}}
     if changed := difference(then, run):
         name, then, now = changed
         raise ValueError(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -93,7 +95,11 @@ def fit(
         _own_accelerate_state(),
         _layers_kept(model),
     ):
-        return _train(_Trainer(model, data, config), path, progress, budget)
+        trainer = _Trainer(model, data, config)
+        try:
+            return _train(trainer, path, progress, budget)
+        finally:
+            trainer.close()
 
 
 def _train(trainer: _Trainer, path: Path | None, progress: bool, budget: float) -> History:
@@ -148,6 +154,11 @@ class _Trainer:
             _prepare_for_ddp(model, self.data, self.accelerator)
         optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
         recorder = None if config.compile or not config.graph else recording.recorder(self.accelerator.device)
+        if recorder and (reason := _obstacle(config, model)):
+            warnings.warn(
+                f"a training step is not recorded as a CUDA graph, and is slower: {reason}", stacklevel=3
+            )
+            recorder = None
         prepare = partial(self.accelerator.prepare, model, optimizer)
         self.model, self.optimizer = recorder.run(prepare) if recorder else prepare()
         self.network = self.accelerator.unwrap_model(self.model)
@@ -158,19 +169,23 @@ class _Trainer:
             "optimizer": self.optimizer,
             "scaler": self.accelerator.scaler,
         }
-        # A recorded step reads its learning rate from a tensor; so does any step on a GPU, for the same numbers.
-        on_device = recorder is not None or self.accelerator.device.type == "cuda"
+        # A recorded step reads its learning rate from a tensor; so does any step of a fused optimizer on a GPU, for the
+        # same numbers.
+        on_device = config.optimizer != "ranger21" and self.accelerator.device.type == "cuda"
+        on_device = on_device or recorder is not None
         self.rate = torch.zeros((), device=self.accelerator.device) if on_device else None
         self.skipped: Tensor | int = 0
         # With several processes two parts are recorded: what they exchange, one sum of all gradients, is not.
         self.gradient = _Gradients(self.network) if recorder and distributed.world_size() > 1 else None
-        self.compute = Recorded(self._compute, recorder, "a training step")
+        state = partial(_python_state, self.network)
+        self.compute = Recorded(self._compute, recorder, "a training step", state)
         self.update = Recorded(self._update, recorder, "a step of the optimizer")
-        self.correct = Recorded(self._correct, recorder, "a test batch")
-        if recorder and (reason := _obstacle(config, self.network)):
-            self.compute.give_up(reason)
-            self.update.recorder = self.correct.recorder = None
+        self.correct = Recorded(self._correct, recorder, "a test batch", state)
         self.peak_memory = 0  # bytes, of all epochs so far: a replay allocates nothing
+
+    def close(self) -> None:
+        for recorded in (self.compute, self.update, self.correct):
+            recorded.close()
 
     def new_history(self) -> History:
         parameters = sum(p.numel() for p in self.network.parameters())
@@ -242,6 +257,8 @@ class _Trainer:
 
     def _compute(self, rows: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the step, but for what several processes exchange, from the numbers that were drawn for the views."""
+        self.optimizer.zero_grad()  # what others, or a recording that failed, have left
+        torch.clear_autocast_cache()  # it holds older weights if the caller's autocast is on
         batches = [x.split(self.config.batch_size) for x in (rows, *drawn)]
         results, last = [], len(batches[0]) - 1
         for k, (batch, *numbers) in enumerate(zip(*batches, strict=True)):
@@ -300,7 +317,7 @@ class _Trainer:
                 f"build the model with classes={classes}"
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode PyTorch up to 2.10 could not record a training step after a test batch
     def test_accuracy(self) -> float:
         """Ranks share whole batches: equal shapes round equally, however many ranks there are."""
         self.network.eval()
@@ -312,6 +329,7 @@ class _Trainer:
         return distributed.all_reduce(correct).item() / len(test)
 
     def _correct(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        torch.clear_autocast_cache()
         with self.accelerator.autocast():
             output = self.network(self.data.preprocess.evaluate(images)[0])
         return ((output.lengths.argmax(dim=1) == labels).sum(),)
@@ -350,11 +368,26 @@ class _Gradients:
             p.grad = gradient
 
 
+def _python_state(network: nn.Module) -> dict[str, object]:
+    """What a step may change outside of the GPU, where a replay changes nothing."""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    state: dict[str, object] = {
+        "the state of Python's random numbers": random.getstate(),
+        "the state of NumPy's random numbers": (np.asarray(keys).tobytes(), position),
+        "the state of PyTorch's random numbers": torch.get_rng_state().numpy().tobytes(),
+    }
+    for name, module in network.named_modules():
+        values = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str)}
+        state |= {f"{name or 'network'}.{key}": value for key, value in values.items()}
+    return state
+
+
 def _obstacle(config: TrainConfig, network: nn.Module) -> str:
     """Why a step of this run cannot be recorded."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    for name, module in network.named_modules():
-        if any(getattr(module, kind) for kind in hooks):
+    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    kinds = (*of_modules, "_post_accumulate_grad_hooks")  # the last one of weights
+    for name, owner in (*network.named_modules(), *network.named_parameters()):
+        if any(getattr(owner, kind, None) for kind in kinds):
             return f"{name or 'the network'} has hooks, which a recording would not call"
     if config.precision == "fp16":
         return "the loss scaling of fp16 decides on the processor whether to step"

@@ -137,7 +137,7 @@ def kernels_ms(function: Callable[[], object], device: str, rounds: int = 20) ->
             function()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         function()
     times = []
     for _ in range(rounds):
