@@ -4,9 +4,10 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
-from capsnb import MoCapsNet, TrainConfig, fit, load_data
-from capsnb.data import ImageData
+from capsnb import MoCapsNet, TrainConfig, fit, load_data, models
+from capsnb.data import ImageData, Split
 from capsnb.kernels import route
 from capsnb.layers import default_weight_std
 
@@ -100,3 +101,77 @@ def test_a_recorded_step_computes_what_a_plain_one_does(data, precision):
     assert losses == pytest.approx(plain_losses, rel=1e-4)
     for found, expected in zip(weights, plain_weights, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+class Trap(nn.Module):
+    """Reads a number from the GPU while a step or a test batch is recorded, which ends the recording."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.network, self.springs_in = MoCapsNet(channels=8, capsule_types=2, decoder=(16,)), training
+
+    def forward(self, images, labels=None):
+        if torch.cuda.is_current_stream_capturing() and self.training == self.springs_in:
+            images.sum().item()
+        return self.network(images, labels)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_recording_that_fails_leaves_nothing_behind(data, training):
+    found = []
+    for graph in (True, False):
+        torch.manual_seed(1)
+        model = Trap(training)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            history = fit(model, data, TrainConfig(epochs=6, batch_size=16, graph=graph), progress=False)
+        assert any("not recorded" in str(warning.message) for warning in caught) == graph
+        found.append((history["loss"], list(model.parameters())))
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+        torch.randn(3, device="cuda")
+    assert_same_bits(*found)
+
+
+RECORDED = {
+    "sgd, accumulated": ({"optimizer": "sgd", "accumulate": 2, "learning_rate": 1e-4}, "MoCapsNet", {}),
+    "adamw": ({"optimizer": "adamw"}, "ResCapsNet", {"blocks": 1}),
+    "SDA": ({}, "CapsNet", {"routing": "sda"}),
+    "EM": ({}, "CapsNet", {"routing": "em"}),
+    "recomputed": ({}, "ResCapsNet", {"blocks": 1, "recompute": True}),
+    "AlexCapsNet": ({"precision": "bf16"}, "AlexCapsNet", None),
+    "ResNetCapsNet": ({}, "ResNetCapsNet", None),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_network_is_recorded_without_a_warning(data, name):
+    changes, network, sizes = RECORDED[name]
+    sizes = {} if sizes is None else {"channels": 8, "capsule_types": 2, "decoder": (16,), **sizes}
+    turned = data.with_preprocess(rotate=10.0, resize=30)
+    model = models.build(network, image_shape=turned.image_shape, **sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, turned, TrainConfig(epochs=5, batch_size=20, **changes), progress=False)
+
+
+def test_test_batches_may_be_recorded_before_steps(data):
+    """One step an epoch, and more than four test batches."""
+    digits = load_data().test
+    tests = Split(digits.images.repeat(3, 1, 1, 1), digits.labels.repeat(3))
+    many = ImageData("many", data.classes, data.train, tests)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(
+            MoCapsNet(channels=8, capsule_types=2), many, TrainConfig(epochs=5, batch_size=40), progress=False
+        )
+
+
+def test_a_second_run_needs_no_more_memory(data):
+    peaks = []
+    for _ in range(3):
+        torch.manual_seed(1)
+        model = MoCapsNet(channels=8, capsule_types=2)
+        history = fit(model, data, TrainConfig(epochs=5, batch_size=16), progress=False)
+        peaks.append(max(history["peak_memory"]))
+        del model
+    assert peaks[2] <= peaks[1]
