@@ -416,6 +416,8 @@ def public():
                 hinted = callable_ if not inspect.isclass(callable_) else callable_.__init__
                 if inspect.isclass(callable_) and issubclass(callable_, tuple):
                     hinted = callable_
+                if str(getattr(hinted, "__module__", "")).startswith("torch."):  # inherited: PyTorch's matter
+                    continue
                 hints = get_type_hints(hinted, localns=Lenient(found.name))
                 numbers = {k: hint for k, hint in hints.items() if k != "return" and kinds(hint)}
                 if numbers:
