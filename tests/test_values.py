@@ -358,6 +358,10 @@ NO_ENTRY = {
         "recomputation.Recorder.recompute", "recomputation.call_layer", "reversible.momentum_inverse",
         "reversible.momentum_step", "routing.activation_logit", "routing.distance_scale", "tables.markdown",
     ),
+    "they take what CapsNet takes": (
+        "experiments.published.DoubledCapsNet", "experiments.published.DoubledResCapsNet",
+        "experiments.published.PublishedMoCapsNet",
+    ),
     "tests/test_evaluation.py and tests/test_experiments.py have them": (
         "evaluation.evaluate", "evaluation.evaluation_of_scores", "evaluation.wilson_interval",
         "experiments.registry.reproduce", "experiments.run.Run",
