@@ -468,7 +468,7 @@ def test_reproduce_chooses_rows_and_goes_on(monkeypatch, capsys, tmp_path):
         "mnist-mocapsnet-1-block-seed0.json",
         "mnist-rescapsnet-1-block-seed0.json",
     ]
-    assert "| MNIST, MoCapsNet, 2 blocks | not run yet |" in re.sub(" +", " ", out)
+    assert "| MNIST, MoCapsNet, 2 blocks | 99.25 ± 0.11 | not run yet |" in re.sub(" +", " ", out)
     before = [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()]
     assert run(monkeypatch, capsys, *chosen)[0] == 0
     assert [path.stat().st_mtime_ns for path in (tmp_path / "table1-quick").iterdir()] == before

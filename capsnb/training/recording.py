@@ -6,7 +6,7 @@ and replaying it is one launch. What the processor does between two kernels is n
 that become arguments. So all that changes from step to step is in tensors: the numbers of the images, their crops and
 angles, the learning rate.
 
-Taught in chapter 16, *Faster*.
+Taught in chapter 16.
 """
 
 from __future__ import annotations
