@@ -10,7 +10,6 @@ import os
 import random
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -155,9 +154,7 @@ class _Trainer:
         optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
         recorder = None if config.compile or not config.graph else recording.recorder(self.accelerator.device)
         if recorder and (reason := _obstacle(config, model)):
-            warnings.warn(
-                f"a training step is not recorded as a CUDA graph, and is slower: {reason}", stacklevel=3
-            )
+            recording.warn("a training step", reason)
             recorder = None
         prepare = partial(self.accelerator.prepare, model, optimizer)
         self.model, self.optimizer = recorder.run(prepare) if recorder else prepare()
@@ -171,8 +168,8 @@ class _Trainer:
         }
         # A recorded step reads its learning rate from a tensor; so does any step of a fused optimizer on a GPU, for the
         # same numbers.
-        on_device = config.optimizer != "ranger21" and self.accelerator.device.type == "cuda"
-        on_device = on_device or recorder is not None
+        fused_on_gpu = config.optimizer != "ranger21" and self.accelerator.device.type == "cuda"
+        on_device = recorder is not None or fused_on_gpu
         self.rate = torch.zeros((), device=self.accelerator.device) if on_device else None
         self.skipped: Tensor | int = 0
         # With several processes two parts are recorded: what they exchange, one sum of all gradients, is not.
@@ -261,11 +258,11 @@ class _Trainer:
         torch.clear_autocast_cache()  # it holds older weights if the caller's autocast is on
         batches = [x.split(self.config.batch_size) for x in (rows, *drawn)]
         results, last = [], len(batches[0]) - 1
+        images = len(rows) if self.config.reduction == "mean" else 1
         for k, (batch, *numbers) in enumerate(zip(*batches, strict=True)):
             # Gradients are summed on each rank first; the last backward pass reduces them over the ranks.
             reduce = k == last and self.gradient is None
             with nullcontext() if reduce else self.accelerator.no_sync(self.model):
-                images = len(rows) if self.config.reduction == "mean" else 1
                 results.append(self.backward(batch, numbers, len(batch) / images))
         terms, correct = zip(*results, strict=True)
         if self.gradient is None:
@@ -278,14 +275,12 @@ class _Trainer:
         """Let the optimizer step, and forget the gradients."""
         if self.gradient is not None:
             self.gradient.distribute()
-        if self.rate is not None:
+        if self.rate is not None:  # PyTorch asks for "capturable" in a recording, and warns of it elsewhere
             recorded = self.rate.is_cuda and torch.cuda.is_current_stream_capturing()
             for parameters in self.optimizer.param_groups:
-                parameters["capturable"] = (
-                    recorded  # what PyTorch asks for; it warns of it outside of a recording
-                )
+                parameters["capturable"] = recorded
         self.skipped = _optimizer_step(self.optimizer, self.accelerator)
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad()  # not in the next step, whose activations would need memory beside them
         return ()
 
     def backward(self, batch: Tensor, drawn: Sequence[Tensor], weight: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,31 +28,16 @@ T = TypeVar("T")
 Outputs = tuple[Tensor, ...]
 
 
-class Recorder(Protocol):
-    """What can record the work of a device: `CudaGraphs`.
-
-    Attributes:
-        broken: whether a recording has failed; nothing is recorded or replayed after that.
-    """
-
-    broken: bool
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Do the work."""
-
-    def watch(self, work: Callable[[], T]) -> tuple[T, str]:
-        """Do the work; return also why it cannot be recorded, "" if it can."""
-
-    def record(self, work: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
-        """Do nothing yet; return a function that does the work, always on the same tensors, and its outputs."""
-
-
 # One for all runs of a process: libraries keep a workspace for each stream.
 _stream = cache(torch.cuda.Stream)
 
 
 class CudaGraphs:
-    """Record the kernels that are launched on an NVIDIA GPU. Graphs share their memory: they run one at a time."""
+    """Record the kernels that are launched on an NVIDIA GPU. Graphs share their memory: they run one at a time.
+
+    Attributes:
+        broken: whether a recording has failed; nothing is recorded or replayed after that.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.stream, self.broken = device, _stream(device), False
@@ -150,7 +135,7 @@ class Recorded:
     def __init__(
         self,
         function: Callable[..., Outputs],
-        recorder: Recorder | None,
+        recorder: CudaGraphs | None,
         name: str,
         state: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
@@ -187,14 +172,14 @@ class Recorded:
         """Call the function from now on, and say so."""
         self.recorder = None
         self.recordings.clear()
-        warnings.warn(f"{self.name} is not recorded as a CUDA graph, and is slower: {reason}", stacklevel=2)
+        warn(self.name, reason)
 
     def close(self) -> None:
         """Free the memory of the recordings, and of what the function holds."""
         self.recordings.clear()
         self.function, self.state = lambda *_: (), dict
 
-    def _watched(self, recorder: Recorder, inputs: Outputs) -> Outputs:
+    def _watched(self, recorder: CudaGraphs, inputs: Outputs) -> Outputs:
         before = self.state()
         outputs, reason = recorder.watch(lambda: self.function(*inputs))
         changed = [name for name, value in self.state().items() if before.get(name) != value]
@@ -202,12 +187,17 @@ class Recorded:
             self.give_up(reason or f"{changed[0]} changes in Python, which a replay would not do")
         return outputs
 
-    def _record(self, recorder: Recorder, inputs: Outputs) -> _Recording:
+    def _record(self, recorder: CudaGraphs, inputs: Outputs) -> _Recording:
         static = tuple(x.clone() for x in inputs)
         replay, outputs = recorder.record(lambda: self.function(*static))
         return _Recording(replay, static, outputs)
 
 
-def recorder(device: torch.device) -> Recorder | None:
+def warn(name: str, reason: str) -> None:
+    """Say that something is not recorded, and why."""
+    warnings.warn(f"{name} is not recorded as a CUDA graph, and is slower: {reason}", stacklevel=3)
+
+
+def recorder(device: torch.device) -> CudaGraphs | None:
     """What records on this device; None where nothing can."""
     return CudaGraphs(device) if device.type == "cuda" else None
