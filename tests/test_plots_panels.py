@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
@@ -509,6 +509,7 @@ def test_a_half_is_rounded_up():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+@example([0.0, 1000.0, 0.5, -0.0])
 def test_numbers_of_a_row_are_as_exact_as_single_ones(values):
     said = numbers(values)
     assert [read(text) for text in said] == pytest.approx(values, rel=0.0051)

@@ -331,7 +331,7 @@ def number(value: float) -> str:
     >>> [number(value) for value in (0.123456, 97.456, 12345.6, 3e-10, 2, 1 / 32)]
     ['0.123', '97.5', '12,346', '3e-10', '2', '0.0313']
     """
-    value *= _HALF_UP
+    value = value * _HALF_UP + 0.0  # and -0 is 0
     if 10 <= abs(value) < 1e6:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}".removesuffix(".0")
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
@@ -343,7 +343,7 @@ def numbers(values: Iterable[float], names: Mapping[float, str] = {}) -> list[st
     >>> numbers([97, 97.26]), numbers([1, 0.398]), numbers([203.3, 0.0647])
     (['97.0', '97.3'], ['1.000', '0.398'], ['203.3', '0.0647'])
     """
-    values = [float(value) for value in values]
+    values = [value + 0.0 for value in map(float, values)]
     said = {value: number(value) for value in values if value not in names}
     behind = max((len(text.partition(".")[2]) for text in said.values()), default=0)
     if "e" not in "".join(said.values()) and not any(abs(value) * 10**behind >= 9999.5 for value in said):
