@@ -34,10 +34,11 @@ class Preprocess:
             degrees, bilinear, black outside the image; 0 to 180.
         resize: side in pixels to which the crop is resized (bilinear, antialiased); None keeps its size.
         standardise: give each image mean 0 and variance 1; False keeps values in [0, 1].
+        signed: inputs in [-1, 1] instead, as in the published code of MoCapsNet; needs standardise=False.
 
     Raises:
         TypeError: a setting is not of the type above.
-        ValueError: a setting is outside its range.
+        ValueError: a setting is outside its range, or signed and standardise are both set.
 
     >>> Preprocess(rotate=10, resize=56).output_shape((1, 28, 28))
     (1, 56, 56)
@@ -48,6 +49,7 @@ class Preprocess:
     rotate: float = 0.0
     resize: int | None = None
     standardise: bool = True
+    signed: bool = False
 
     def __post_init__(self) -> None:
         """Check the type and the range of each setting."""
@@ -58,6 +60,8 @@ class Preprocess:
                 whole_number(name, getattr(self, name))
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate must lie in 0 to 180 degrees (used as +-rotate), not {self.rotate!r}")
+        if self.signed and self.standardise:
+            raise ValueError("signed=True needs standardise=False: a pixel has one scale")
 
     def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape (C, H', W') of a preprocessed image.
@@ -90,7 +94,8 @@ class Preprocess:
                 batch, so each image gets the same view on any number of ranks.
 
         Returns:
-            inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, else in [0, 1].
+            inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, in [-1, 1] if `signed`,
+                else in [0, 1].
             targets: float32 [B, C, H', W'], the same view in [0, 1]: what a sigmoid decoder can reach.
 
         Raises:
@@ -196,6 +201,8 @@ class Preprocess:
             targets = F.interpolate(targets, size, mode="bilinear", antialias=True, align_corners=False)
         if self.resize is not None or self.rotate > 0:
             targets = targets.clamp(0, 1)  # rounding errors of the interpolation weights
+        if self.signed:
+            return 2 * targets - 1, targets
         return (standardise(targets) if self.standardise else targets), targets
 
 

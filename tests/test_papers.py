@@ -19,6 +19,7 @@ from capsnb.experiments import (
     study_table,
     table_forms,
 )
+from capsnb.experiments.published import NETWORKS
 from capsnb.training.history import Epoch
 
 SHAPES = {"mnist": (1, 28, 28), "mnist5k": (1, 28, 28)}  # of the others: three channels, 32 pixels
@@ -102,18 +103,29 @@ def test_the_most_informative_rows_come_first():
     )
 
 
-def test_a_trainable_row_differs_only_in_its_initialisation():
+def test_rows_as_printed_sum_the_loss_as_the_published_code_does():
+    for table in TABLES:
+        assert {run.config.reduction for run in runs(table)} == {"mean" if table == "backbones" else "sum"}
+        if table != "backbones":
+            assert {run.config.reduction for run in runs(f"{table}-trainable")} == {"mean"}
+        assert {run.config.reduction for run in runs(f"{table}-quick")} == {"mean"}
+
+
+def test_a_trainable_row_differs_only_in_its_initialisation_and_the_reduction_of_its_loss():
     for table in set(TABLES) - {"backbones"}:
         for a, b in zip(runs(table), runs(f"{table}-trainable"), strict=True):
             assert a.sizes["weight_std"] == 0.01 and b.sizes["weight_std"] in (0.3, None)
-            assert replace(a, study=b.study, sizes=b.sizes) == b
+            changed = replace(a.config, reduction="mean")
+            assert replace(a, study=b.study, sizes=b.sizes, config=changed) == b
             assert {**a.sizes, "weight_std": 0} == {**b.sizes, "weight_std": 0}
         assert [row.reported for row in study_rows(f"{table}-trainable")] == [
             row.reported for row in study_rows(table)
         ]
 
 
-@pytest.mark.parametrize("study", [*TABLES, *(f"{table}-quick" for table in TABLES)])
+@pytest.mark.parametrize(
+    "study", [*TABLES, *(f"{table}-quick" for table in TABLES), "one-per-cent", "forty-layers"]
+)
 def test_every_row_builds_its_network(study):
     for run in runs(study):
         if run.config.seed:
@@ -121,7 +133,8 @@ def test_every_row_builds_its_network(study):
         shape = Preprocess(**run.preprocess).output_shape(SHAPES.get(run.data, (3, 32, 32)))
         with torch.device("meta"):
             sizes = {"image_shape": shape, "classes": CLASSES.get(run.data, 10)} | run.sizes
-            model = models.build(run.model, **sizes | {"decoder": None})
+            network = NETWORKS.get(run.model) or getattr(models, run.model)
+            model = network(**sizes | {"decoder": None})
         assert sum(p.numel() for p in model.parameters()) > 0
 
 
@@ -138,6 +151,25 @@ def test_a_quick_row_differs_in_size_alone():
         assert {k: v for k, v in a.sizes.items() if k != "weight_std"}.items() <= b.sizes.items()
         assert b.images == 4000 and b.config.epochs == 8
     assert {run.data for run in runs("table1-quick")} == {"mnist5k", "svhn"}
+
+
+def test_the_study_of_one_per_cent_changes_one_thing_at_a_time():
+    found = {run.label: run for run in runs("one-per-cent") if run.config.seed == 0}
+    residual, published = found["ResCapsNet"], found["MoCapsNet as published"]
+    assert found["ResCapsNet, default weights"].difference(residual)[1:] == (None, 0.01)
+    assert {run.data for run in found.values()} == {"cifar100"}
+    assert len({json.dumps(asdict(run.config)) for run in found.values()}) == 1
+    assert residual.sizes == published.sizes and residual.preprocess == {
+        "standardise": False,
+        "signed": True,
+    }
+
+
+def test_forty_layers_are_twenty_blocks_in_full_size_and_narrow():
+    found = {run.label: run for run in runs("forty-layers") if run.config.seed == 0}
+    assert {run.sizes["blocks"] for run in found.values()} == {20}
+    assert found["MoCapsNet"].config.learning_rate == 1e-4 and found["MoCapsNet"].images is None
+    assert found["MoCapsNet, quick form"].images == 4000
 
 
 def test_the_numbers_travel_with_the_package():

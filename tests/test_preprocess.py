@@ -115,6 +115,15 @@ def test_ranges_shapes_and_moments(images, pad, turn, resize, seed):
                 assert abs(image.mean()) < 1e-4 and abs(image.var(correction=0) - 1) < 1e-3
 
 
+def test_signed_pixels_lie_in_minus_one_to_one_and_targets_stay():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    inputs, targets = Preprocess(pad=0, standardise=False, signed=True).evaluate(images)
+    assert torch.allclose(inputs.flatten(), torch.tensor([-1, -0.6, 1]))
+    assert torch.allclose(targets.flatten(), torch.tensor([0, 0.2, 1]))
+    with pytest.raises(ValueError, match="standardise=False"):
+        Preprocess(signed=True)
+
+
 def test_without_standardising_the_inputs_are_the_targets():
     images = torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8)
     inputs, targets = Preprocess(standardise=False, rotate=20).train(images, seeded())

@@ -45,7 +45,7 @@ SIZES: dict[str, Any] = {
     "decoder": (128, 256),
 }
 IMAGES, TESTS = 20_000, 2_000
-CONFIG = TrainConfig(epochs=6, batch_size=128)  # 157 steps an epoch
+CONFIG = TrainConfig(epochs=3, batch_size=128)  # 157 steps an epoch
 EVERY = 20  # steps between two looks
 RESULTS = "waking.json"
 
