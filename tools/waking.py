@@ -44,8 +44,8 @@ SIZES: dict[str, Any] = {
     "hidden_capsules": 16,
     "decoder": (128, 256),
 }
-IMAGES, TESTS = 20_000, 2_000
-CONFIG = TrainConfig(epochs=3, batch_size=128)  # 157 steps an epoch
+IMAGES, TESTS = 10_000, 2_000
+CONFIG = TrainConfig(epochs=3, batch_size=64, learning_rate=2e-3)  # 157 steps an epoch
 EVERY = 20  # steps between two looks
 RESULTS = "waking.json"
 
