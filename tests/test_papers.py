@@ -124,7 +124,8 @@ def test_a_trainable_row_differs_only_in_its_initialisation_and_the_reduction_of
 
 
 @pytest.mark.parametrize(
-    "study", [*TABLES, *(f"{table}-quick" for table in TABLES), "one-per-cent", "forty-layers"]
+    "study",
+    [*TABLES, *(f"{table}-quick" for table in TABLES), "one-per-cent", "forty-layers", "forty-layers-quick"],
 )
 def test_every_row_builds_its_network(study):
     for run in runs(study):
@@ -166,10 +167,10 @@ def test_the_study_of_one_per_cent_changes_one_thing_at_a_time():
 
 
 def test_forty_layers_are_twenty_blocks_in_full_size_and_narrow():
-    found = {run.label: run for run in runs("forty-layers") if run.config.seed == 0}
-    assert {run.sizes["blocks"] for run in found.values()} == {20}
-    assert found["MoCapsNet"].config.learning_rate == 1e-4 and found["MoCapsNet"].images is None
-    assert found["MoCapsNet, quick form"].images == 4000
+    whole, narrow = runs("forty-layers"), runs("forty-layers-quick")
+    assert {run.sizes["blocks"] for run in whole + narrow} == {20}
+    assert {(run.config.learning_rate, run.images) for run in whole} == {(1e-4, None)}
+    assert {run.images for run in narrow} == {4000} and len(narrow) == len(whole) == 6
 
 
 def test_the_numbers_travel_with_the_package():
