@@ -48,7 +48,7 @@ def start_chapter(number: int | None = None, *, seed: int = 0) -> Chapter:
     """Seed PyTorch, choose the device, read `CAPSNB_PROFILE` and set the figure style; say in a line what was found.
 
     Args:
-        number: of the chapter, 1 to 17, whose measured time is said.
+        number: of the chapter, 1 to 18, whose measured time is said.
         seed: the seed of PyTorch's random numbers.
 
     Returns:

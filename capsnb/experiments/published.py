@@ -2,7 +2,8 @@ r"""MoCapsNet as its published code computes it, which is not what its equations
 
 In that code the loop over blocks adds the input of a block to what the block returns, and what the block returns
 contains the input already. So a block whose layers are silent doubles the capsules, and n of them multiply the capsules
-by :math:`2^n`. The velocity begins at zero in each block. The ledger (chapter 17) trains the network of the equations.
+by :math:`2^n`. The velocity begins at zero in each block. The ledger (chapter 17) trains the network of the equations;
+chapter 18 compares the two.
 """
 
 from __future__ import annotations
