@@ -3,8 +3,8 @@
 The paper's table 2 reports about 1 % on CIFAR-100 for ResCapsNet at every depth, and 9.5 to 43 % for MoCapsNet. Each
 cell here trains one small network and looks at it while it trains: how long its class capsules are, how much its
 primary capsules differ between images, how large the gradient of the class capsules' weights is, and the margin loss.
-The cells are all combinations of network, first spread of the weights, classes, reduction of the loss, and seed, the
-first seed of each cell first. What is finished is in results/waking.json; a run that was stopped goes on there.
+The cells are combinations of network, first spread of the weights, classes, reduction of the loss, and seed. What is
+finished is in results/waking.json; a run that was stopped goes on there.
 """
 
 from __future__ import annotations
@@ -81,10 +81,12 @@ class Looks:
 
 
 def cells() -> Iterator[Cell]:
-    """All cells, the first seed of each first, and what the paper's line is about first of those."""
-    for seed, classes, reduction, spread in itertools.product(SEEDS, DATA, ("sum", "mean"), SPREADS):
-        for network in SPREADS[spread]:
-            yield Cell(network, spread, classes, reduction, seed)
+    """All cells: those of the default weights last, and of each the first seed first."""
+    for default, seed, classes, reduction in itertools.product((False, True), SEEDS, DATA, ("sum", "mean")):
+        for spread, networks in SPREADS.items():
+            if (spread is None) == default:
+                for network in networks:
+                    yield Cell(network, spread, classes, reduction, seed)
 
 
 def look(model: nn.Module, every: int = EVERY) -> Looks:
