@@ -115,8 +115,7 @@ def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor
     True
     """
     x, branch = random_tensor(B, C, SIDE, SIDE), torch.sin
-    if isinstance(result := call_answer(answer, x, branch), Verdict):
-        return result
+    result = call_answer(answer, x, branch)
     mistakes = {
         "The last step is missing: a ReLU after the sum.": x + branch(x),
         "That is the branch alone. Where is the shortcut?": torch.relu(branch(x)),
@@ -142,8 +141,7 @@ def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     sums = random_tensor(B, J)
-    if isinstance(result := call_answer(answer, sums), Verdict):
-        return result
+    result = call_answer(answer, sums)
     scores = sums.sigmoid()
     mistakes = {
         "The numbers are right. A capsule is a vector, even if of one number: an axis is missing.": scores,

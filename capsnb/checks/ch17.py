@@ -24,8 +24,7 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     x = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
     y = 3 * x + random_tensor(4)
-    if isinstance(result := call_answer(answer, x, y), Verdict):
-        return result
+    result = call_answer(answer, x, y)
     centred = x - x.mean()
     expected = (centred * y).sum() / centred.square().sum()
     mistakes = {
@@ -92,8 +91,7 @@ def win_rate(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     a = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.9], dtype=torch.float64)
     b = torch.tensor([0.8, 0.8, 0.75, 0.5, 0.5, 0.1], dtype=torch.float64)
-    if isinstance(result := call_answer(answer, a, b), Verdict):
-        return result
+    result = call_answer(answer, a, b)
     wins, ties = (a > b).double(), (a == b).double()
     mistakes = {
         "A pair that is equal is worth a half.": wins.mean(),
