@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,15 @@ from torch.nn import functional as F
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
+from capsnb.kernels.backend import votes_of
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
-from capsnb.values import finite_number, sizes
+from capsnb.values import finite_number, one_of, sizes
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
-WEIGHT_STD = {
-    "sda": 0.05,
-    "em": 0.05,
-}  # of those tried on mnist5k, where CapsNet's training loss fell fastest
+# Of those tried on mnist5k, where CapsNet's training loss fell fastest.
+WEIGHT_STD = {"sda": 0.05, "em": 0.05}
 
 
 class PrimaryCapsules(nn.Module):
@@ -142,10 +141,9 @@ class RoutingCapsules(nn.Module):
             out_dim=out_dim,
             iterations=iterations,
         )
-        choices = ("routing", routing, ROUTINGS), ("backend", backend, BACKENDS), ("save", save, SAVES)
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        one_of("routing", routing, ROUTINGS)
+        one_of("backend", backend, BACKENDS)
+        one_of("save", save, SAVES)
         if routing != "rba" and backend not in TILED_BACKENDS:
             raise ValueError(
                 f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
@@ -176,23 +174,18 @@ class RoutingCapsules(nn.Module):
             Votes, `[B, I, J, E]`.
         """
         self._check(u)
-        return torch.einsum("ijed,bid->bije", self.weight, u)
+        return votes_of(u, self.weight)
 
     def forward(self, u: Tensor, *, save: Save | None = None) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`; `save` overrides the layer's own for this call."""
         self._check(u)
+        options: dict[str, Any] = {"backend": self.backend, "detach": self.detach}
         if self.routing == "sda":
-            return route_by_distance(
-                u, self.weight, self.bias, self.iterations, backend=self.backend, detach=self.detach
-            )
+            return route_by_distance(u, self.weight, self.bias, self.iterations, **options)
         if self.routing == "em":
             betas = self.beta_use, self.beta_activation
-            return route_by_em(
-                u, self.weight, *betas, self.iterations, backend=self.backend, detach=self.detach
-            )
-        return route(
-            u, self.weight, self.iterations, backend=self.backend, detach=self.detach, save=save or self.save
-        )
+            return route_by_em(u, self.weight, *betas, self.iterations, **options)
+        return route(u, self.weight, self.iterations, save=save or self.save, **options)
 
     def _check(self, u: Tensor) -> None:
         I, _, _, D = self.weight.shape

@@ -17,7 +17,7 @@ import typer
 from capsnb.backbones import CapsuleHead
 from capsnb.data import DATASETS, NAMES
 from capsnb.models import NETWORKS, constructors
-from capsnb.values import finite_number, whole_numbers
+from capsnb.values import finite_number, one_of, whole_numbers
 
 DATA_SETS: dict[str, Any] = {"help": NAMES, "autocompletion": lambda: [*DATASETS]}
 DataName = Annotated[str, typer.Option(**DATA_SETS)]
@@ -162,8 +162,7 @@ def complete_sizes(network: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown network, or a size that it does not have; names the networks that have it.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"unknown model {network!r}; choose one of {', '.join(NETWORKS)}")
+    one_of("model", network, NETWORKS)
     own, given = sizes_of(network), {name: v for name, v in options.items() if v is not None}
     for name in given:
         if name not in own:

@@ -25,6 +25,7 @@ from capsnb.experiments.papers import ReportedAccuracy, percent
 from capsnb.experiments.run import Run, RunResult, execute
 from capsnb.progress import progress_bar
 from capsnb.tables import markdown
+from capsnb.values import one_of
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     **studies.STUDIES,
@@ -317,6 +318,5 @@ def overview(folder: str | os.PathLike[str] | None = None) -> str:
 
 
 def _runs_of(study: str) -> Iterator[Run]:
-    if study not in STUDIES:
-        raise ValueError(f"unknown study {study!r}; choose one of {', '.join(STUDIES)}")
+    one_of("study", study, STUDIES)
     return STUDIES[study]()

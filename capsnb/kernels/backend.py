@@ -1,9 +1,7 @@
 """What a backend of routing by agreement does: one forward pass and one backward pass, without stored votes.
 
 A backend is a subclass of `RoutingBackend` with `forward` and `backward`, and a name in `capsnb.kernels.dispatch`
-("eager" is the definition itself, and "auto" a choice). One that works through the input capsules tile by tile needs
-less: `TiledBackend` has the iterations, and asks for one pass over the tiles in each direction. Taught in chapter 5,
-*Routing without votes*.
+("eager" is the definition itself, and "auto" a choice). Taught in chapter 5, *Routing without votes*.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from capsnb.functional import squash, squash_gradient
 from capsnb.values import whole_number
 
 
@@ -66,33 +63,6 @@ class RoutingBackend(ABC):
         """
 
 
-class TiledBackend(RoutingBackend):
-    """The iterations around a pass over tiles of input capsules."""
-
-    @abstractmethod
-    def weighted_sum(self, V: Tensor, *, keep_couplings: bool) -> tuple[Tensor, Tensor | None]:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c of V; s and V are `[B, J, E]`. Also c, if kept."""
-
-    @abstractmethod
-    def weighted_sum_gradients(
-        self, V: Tensor, couplings: Tensor | None, ds: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of u and W for the gradient ds of s, `[B, J, E]`, with the kept couplings or those that V gives."""
-
-    def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
-        """See `RoutingBackend.forward`."""
-        s = uniform_sum(self.u, self.weight)
-        V, couplings = torch.zeros_like(s), None
-        for r in range(2, iterations + 1):
-            V = V + squash(s)
-            s, couplings = self.weighted_sum(V, keep_couplings=keep_couplings and r == iterations)
-        return squash(s), Saved(s, V, couplings)
-
-    def backward(self, saved: Saved, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """See `RoutingBackend.backward`."""
-        return self.weighted_sum_gradients(saved.V, saved.couplings, squash_gradient(saved.s, dv))
-
-
 def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     r"""The first iteration, whose couplings are all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product.
 
@@ -103,6 +73,18 @@ def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     parts = zip(u.flatten(1).chunk(4, dim=1), matrix.chunk(4), strict=True)
     s = torch.stack([columns @ rows for columns, rows in parts]).sum(0)
     return (s / J).unflatten(1, (J, E))
+
+
+def votes_of(u: Tensor, weight: Tensor) -> Tensor:
+    """All votes W u, `[B, I, J, E]`."""
+    return torch.einsum("ijed,bid->bije", weight, u)
+
+
+def to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The dtype of the result, the wider one of u and W, and all tensors in at least float32; u and W come first."""
+    output_dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
+    compute_dtype = torch.promote_types(output_dtype, torch.float32)
+    return output_dtype, [x.to(compute_dtype) for x in tensors]
 
 
 def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:

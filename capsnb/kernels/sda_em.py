@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from capsnb.functional import added, needs_definition, squash
-from capsnb.kernels.backend import check_layer
+from capsnb.kernels.backend import check_layer, to_compute_dtype, votes_of
 from capsnb.kernels.fused import TILE_BYTES
 from capsnb.routing import (
     FLOOR,
@@ -33,9 +34,8 @@ from capsnb.routing import (
 from capsnb.values import finite_number
 
 TILED_BACKENDS = ("eager", "fused", "auto")
-MAX_STORED_TILES = (
-    8  # "auto" stores votes of so many tiles: recomputing them would take 1.5 to 2 times as long
-)
+# "auto" stores votes of so many tiles: recomputing them would take 1.5 to 2 times as long.
+MAX_STORED_TILES = 8
 
 
 def route_by_distance(
@@ -74,10 +74,10 @@ def route_by_distance(
     """
     iterations = check_layer(u, weight, iterations)
     eager = _stores_votes(u, weight, backend)
-    output_dtype, (u, weight, bias) = _to_compute_dtype(u, weight, bias)
+    output_dtype, (u, weight, bias) = to_compute_dtype(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            v = scaled_distance_routing(_votes(u, weight), u, iterations, bias=bias, detach=detach)
+            v = scaled_distance_routing(votes_of(u, weight), u, iterations, bias=bias, detach=detach)
         else:
             v = _sda_in_tiles(u, weight, bias, iterations, detach)
     return v.to(output_dtype)
@@ -127,24 +127,14 @@ def route_by_em(
     iterations = check_layer(u, weight, iterations)
     inverse_temperature = finite_number("inverse_temperature", inverse_temperature, above=0)
     eager = _stores_votes(u, weight, backend)
-    output_dtype, (u, weight, beta_use, beta_activation) = _to_compute_dtype(
-        u, weight, beta_use, beta_activation
-    )
+    output_dtype, (u, weight, *betas) = to_compute_dtype(u, weight, beta_use, beta_activation)
+    options: dict[str, Any] = {"inverse_temperature": inverse_temperature, "detach": detach}
+    options |= {"beta_use": betas[0], "beta_activation": betas[1]}
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            mean, a = em_routing(
-                _votes(u, weight),
-                _lengths(u),
-                iterations,
-                beta_use=beta_use,
-                beta_activation=beta_activation,
-                inverse_temperature=inverse_temperature,
-                detach=detach,
-            )
+            mean, a = em_routing(votes_of(u, weight), _lengths(u), iterations, **options)
         else:
-            mean, a = _em_in_tiles(
-                u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach
-            )
+            mean, a = _em_in_tiles(u, weight, iterations, **options)
         return (a[..., None] * mean / _lengths(mean)[..., None]).to(output_dtype)
 
 
@@ -189,7 +179,7 @@ def _sda_in_tiles(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, deta
 
 def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     """s, `[B, J, E]`, with the couplings that v and t give."""
-    votes = clip_votes(_votes(u, weight), u)
+    votes = clip_votes(votes_of(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
         couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
@@ -197,15 +187,16 @@ def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor)
 
 def _distance_sum(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
-    return (distances(clip_votes(_votes(u, weight), u), v).sum((1, 2)),)
+    return (distances(clip_votes(votes_of(u, weight), u), v).sum((1, 2)),)
 
 
 def _em_in_tiles(
     u: Tensor,
     weight: Tensor,
+    iterations: int,
+    *,
     beta_use: Tensor,
     beta_activation: Tensor,
-    iterations: int,
     inverse_temperature: float,
     detach: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -227,43 +218,30 @@ def _em_in_tiles(
 
 def _moments(detach: bool, u: Tensor, weight: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """Sums over i of r_ij, `[B, J]`, and of r_ij times the votes, `[B, J, E]`."""
-    votes = _votes(u, weight)
+    votes = votes_of(u, weight)
     r = _weighted_assignments(detach, u, votes, *gaussians)
     return r.sum(1), torch.einsum("bij,bije->bje", r, votes)
 
 
 def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """The sum over i of r_ij times the squared distances from the mean, `[B, J, E]`."""
-    votes = _votes(u, weight)
+    votes = votes_of(u, weight)
     r = _weighted_assignments(detach, u, votes, *gaussians)
     return (torch.einsum("bij,bije->bje", r, (votes - mean[:, None]).square()),)
 
 
 def _weighted_assignments(detach: bool, u: Tensor, votes: Tensor, *gaussians: Tensor) -> Tensor:
     """r_ij, `[B, I, J]`: assignments to Gaussians, uniform in the first iteration, times lengths."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        R = (
-            assignments(votes, *gaussians)
-            if gaussians
-            else torch.full_like(votes[..., 0], 1 / votes.shape[2])
-        )
+    R = torch.full_like(votes[..., 0], 1 / votes.shape[2])
+    if gaussians:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            R = assignments(votes, *gaussians)
     return R * _lengths(u)[..., None]
-
-
-def _votes(u: Tensor, weight: Tensor) -> Tensor:
-    return torch.einsum("ijed,bid->bije", weight, u)
 
 
 def _lengths(x: Tensor) -> Tensor:
     """Lengths along the last axis, with an epsilon inside the root: the gradient at 0 is finite."""
     return (x.square().sum(-1) + added(FLOOR)).sqrt()
-
-
-def _to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
-    """The dtype of the result, and the tensors in at least float32."""
-    output_dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
-    compute_dtype = torch.promote_types(output_dtype, torch.float32)
-    return output_dtype, [x.to(compute_dtype) for x in tensors]
 
 
 def _stores_votes(u: Tensor, weight: Tensor, backend: str) -> bool:

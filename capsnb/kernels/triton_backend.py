@@ -33,17 +33,12 @@ TENSOR_ROWS = 16  # rows of the batch that tensor cores need
 NUMBERS_OF_WARP = 1024  # 32 a thread
 TILES = 64  # programs beside each other in the sum over input capsules, at most
 TILE = 4  # input capsules of one program at least
-FEW = (
-    8  # so many sums of programs are added by each program of the next iteration, more by a kernel of its own
-)
+# So many sums of programs are added by each program of the next iteration, more by a kernel of its own.
+FEW = 8
 EPSILON = tl.constexpr(_EPSILON)
 INTERPRETED = 227 * 1024  # bytes of shared memory where there is no GPU
-FAILURES = (
-    TritonError,
-    RuntimeError,
-    OSError,
-    CalledProcessError,
-)  # of Triton, its compiler, and those that it calls
+# Of Triton, its compiler, and those that it calls.
+FAILURES = (TritonError, RuntimeError, OSError, CalledProcessError)
 
 
 class Blocks(NamedTuple):
