@@ -151,7 +151,7 @@ def measure_depth(
         cases: "network" or "stack"; none for both.
         blocks: depths, each >= 1.
         image_shape: (C, H, W) of the networks' images.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         rounds: timed rounds, >= 1.
         only: names in `NAMES`; none for all.
         device: "cpu" or "cuda".

@@ -127,7 +127,7 @@ def measure_gradients(
     Args:
         cases: names in `WEIGHT_SCALES`; none for all.
         sweeps: pairs of a number of layers, >= 1, and gamma.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         only: names in `INVERSION_VARIANTS`; none for all.
         device: "cpu" or "cuda".
         seed: of weights, inputs and gradients.

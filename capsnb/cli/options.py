@@ -32,7 +32,7 @@ Model = Annotated[str, typer.Option(help=", ".join(NETWORKS))]
 _NOT_OPTIONS = {"image_shape", "classes", "in_shape", "kernel_size", "stride"}
 
 
-def descriptions(documented: type) -> dict[str, str]:
+def descriptions(documented: type | Callable[..., Any]) -> dict[str, str]:
     """What a class's docstring says of each argument, under `Args:`.
 
     >>> from capsnb import TrainConfig
@@ -64,6 +64,13 @@ def field_options(dataclass: type) -> list[inspect.Parameter]:
         option(field.name, hints[field.name], field.default, helps.get(field.name, ""))
         for field in fields(dataclass)
     ]
+
+
+def number_options(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The whole numbers that a function takes as options, with its descriptions."""
+    hints, helps = get_type_hints(function), descriptions(function)
+    parameters = inspect.signature(function).parameters.items()
+    return [option(name, int, p.default, helps.get(name, "")) for name, p in parameters if hints[name] is int]
 
 
 def with_options(
