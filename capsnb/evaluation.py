@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from capsnb import distributed
 from capsnb.defaults import default_settings
-from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
+from capsnb.files import from_json, reading, to_json, write_atomically
 
 if TYPE_CHECKING:
     from capsnb.data import ImageData
@@ -124,22 +124,14 @@ class Evaluation:
             raise FileNotFoundError(
                 f"there is no evaluation at {path}: make one with evaluate(model, data).save({str(path)!r})"
             ) from None
-        try:
+        with reading(path, "an evaluation that capsnb saved", "delete it and save the evaluation again"):
             found = from_json(text, path)
-        except NewerFormatError:
-            raise
-        except ValueError as error:  # invalid JSON, invalid UTF-8, or another digest
-            raise ValueError(
-                f"{path} is not an evaluation that capsnb saved ({error}): delete it and save the evaluation again"
-            ) from error
-        names = {part.name for part in fields(cls)}
-        required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
-        if not required <= set(found) <= names:
-            wrong = f"missing {sorted(required - set(found))}, unknown {sorted(set(found) - names)}"
-            raise ValueError(
-                f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
-            )
-        return cls.from_dict(found)
+            names = {part.name for part in fields(cls)}
+            required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+            if not required <= set(found) <= names:
+                missing, unknown = sorted(required - set(found)), sorted(set(found) - names)
+                raise ValueError(f"missing {missing}, unknown {unknown}")
+            return cls.from_dict(found)
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Evaluation:
