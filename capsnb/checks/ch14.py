@@ -63,38 +63,28 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
     'Those are the transformation matrices. The convolution that makes the primary capsules has weights too.'
     """
 
-    def convolution(C: int, types: int, D: int, kernel: int) -> int:
+    def convolution(C: int, types: int, D: int, kernel: int, *_: int) -> int:
         return types * D * (C * kernel**2 + 1)
 
+    def matrices(C: int, types: int, D: int, kernel: int, places: int, J: int, E: int) -> int:
+        return types * places * J * E * D
+
     mistakes: dict[str, Callable[..., float]] = {
-        "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.": (
-            lambda C, types, D, kernel, places, J, E: types * places * J * E * D
-        ),
-        "That is the convolution. Each pair of capsules has a matrix as well.": (
-            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel)
-        ),
-        "Each channel of a convolution has a bias.": lambda C, types, D, kernel, places, J, E: (
-            convolution(C, types, D, kernel) - types * D + types * places * J * E * D
-        ),
-        "A kernel is square: kernel * kernel numbers for each pair of channels.": (
-            lambda C, types, D, kernel, places, J, E: (
-                types * D * (C * kernel + 1) + types * places * J * E * D
-            )
-        ),
-        "That would be one matrix for each type. Here every place has matrices of its own.": (
-            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel) + types * J * E * D
-        ),
-        "A convolution has the same weights at every place: only the matrices count places.": (
-            lambda C, types, D, kernel, places, J, E: (
-                places * (convolution(C, types, D, kernel) + types * J * E * D)
-            )
-        ),
-    }
+        "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.":
+            matrices,
+        "That is the convolution. Each pair of capsules has a matrix as well.": convolution,
+        "Each channel of a convolution has a bias.":
+            lambda C, types, D, *more: convolution(C, types, D, *more) - types * D + matrices(C, types, D, *more),
+        "A kernel is square: kernel * kernel numbers for each pair of channels.":
+            lambda C, types, D, kernel, *more: types * D * (C * kernel + 1) + matrices(C, types, D, kernel, *more),
+        "That would be one matrix for each type. Here every place has matrices of its own.":
+            lambda *given: convolution(*given) + matrices(*given) // given[4],
+        "A convolution has the same weights at every place: only the matrices count places.":
+            lambda *given: given[4] * convolution(*given) + matrices(*given),
+    }  # fmt: skip
     return check_function(
         answer,
-        lambda C, types, D, kernel, places, J, E: (
-            convolution(C, types, D, kernel) + types * places * J * E * D
-        ),
+        lambda *given: convolution(*given) + matrices(*given),
         mistakes,
         [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
         "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
