@@ -176,9 +176,8 @@ def complete_sizes(network: str, options: dict[str, Any]) -> dict[str, Any]:
             others = ", ".join(other for other in NETWORKS if name in sizes_of(other))
             flag = name.replace("_", "-")
             raise ValueError(f"{network} has no {name}; leave --{flag} out, or give --model one of: {others}")
-    linear = (
-        given.get("head", "capsules") != "capsules"
-    )  # such a head takes none of a capsule head's arguments
+    # A linear head takes none of a capsule head's arguments.
+    linear = given.get("head", "capsules") != "capsules"
     defaults = {n: size.default for n, size in own.items() if not (linear and size.owner is CapsuleHead)}
     return defaults | given
 
