@@ -56,9 +56,8 @@ class PrimaryCapsules(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
         if self.conv.kernel_size == self.conv.stride == (1, 1):  # a matrix product, and faster as one
-            features = F.linear(
-                x.flatten(2).transpose(1, 2), self.conv.weight.flatten(1), self.conv.bias
-            )  # [B, HW, types*D]
+            weight = self.conv.weight.flatten(1)
+            features = F.linear(x.flatten(2).transpose(1, 2), weight, self.conv.bias)  # [B, HW, types*D]
         else:
             features = self.conv(x).flatten(2).transpose(1, 2)  # [B, H'W', types*D]
         capsules = features.unflatten(2, (self.capsule_types, self.dim)).transpose(1, 2)

@@ -16,21 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from capsnb import routing
 from capsnb.functional import added, needs_definition, squash
 from capsnb.kernels.backend import check_layer, to_compute_dtype, votes_of
 from capsnb.kernels.fused import TILE_BYTES
-from capsnb.routing import (
-    FLOOR,
-    INVERSE_TEMPERATURE,
-    activation_logit,
-    assignments,
-    clip_votes,
-    distance_scale,
-    distances,
-    em_routing,
-    floored_variance,
-    scaled_distance_routing,
-)
 from capsnb.values import finite_number
 
 TILED_BACKENDS = ("eager", "fused", "auto")
@@ -69,7 +58,7 @@ def route_by_distance(
     >>> u, W, bias = torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.randn(3, 4)
     >>> votes = torch.einsum("ijed,bid->bije", W, u)
     >>> v = route_by_distance(u, W, bias, backend="fused")
-    >>> torch.allclose(v, scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
+    >>> torch.allclose(v, routing.scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
     True
     """
     iterations = check_layer(u, weight, iterations)
@@ -77,7 +66,7 @@ def route_by_distance(
     output_dtype, (u, weight, bias) = to_compute_dtype(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            v = scaled_distance_routing(votes_of(u, weight), u, iterations, bias=bias, detach=detach)
+            v = routing.scaled_distance_routing(votes_of(u, weight), u, iterations, bias=bias, detach=detach)
         else:
             v = _sda_in_tiles(u, weight, bias, iterations, detach)
     return v.to(output_dtype)
@@ -90,7 +79,7 @@ def route_by_em(
     beta_activation: Tensor,
     iterations: int = 3,
     *,
-    inverse_temperature: float = INVERSE_TEMPERATURE,
+    inverse_temperature: float = routing.INVERSE_TEMPERATURE,
     backend: str = "auto",
     detach: bool = False,
 ) -> Tensor:
@@ -132,7 +121,7 @@ def route_by_em(
     options |= {"beta_use": betas[0], "beta_activation": betas[1]}
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            mean, a = em_routing(votes_of(u, weight), _lengths(u), iterations, **options)
+            mean, a = routing.em_routing(votes_of(u, weight), _lengths(u), iterations, **options)
         else:
             mean, a = _em_in_tiles(u, weight, iterations, **options)
         return (a[..., None] * mean / _lengths(mean)[..., None]).to(output_dtype)
@@ -173,21 +162,21 @@ def _sda_in_tiles(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, deta
     for _ in range(iterations - 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
             v = squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
-            t = distance_scale(sum_over_tiles(_distance_sum, u, weight, v)[0] / (I * J), J)
+            t = routing.distance_scale(sum_over_tiles(_distance_sum, u, weight, v)[0] / (I * J), J)
     return squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
 
 
 def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     """s, `[B, J, E]`, with the couplings that v and t give."""
-    votes = clip_votes(votes_of(u, weight), u)
+    votes = routing.clip_votes(votes_of(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
+        couplings = (t[:, None, None] * routing.distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
 
 
 def _distance_sum(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
-    return (distances(clip_votes(votes_of(u, weight), u), v).sum((1, 2)),)
+    return (routing.distances(routing.clip_votes(votes_of(u, weight), u), v).sum((1, 2)),)
 
 
 def _em_in_tiles(
@@ -205,13 +194,12 @@ def _em_in_tiles(
     for r in range(1, iterations + 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *gaussians)
-            mean = sums / (mass + added(FLOOR))[..., None]
+            mean = sums / (mass + added(routing.FLOOR))[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored_variance(
-                sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0], mass
-            )
+            squares = sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0]
+            variance = routing.floored_variance(squares, mass)
             temperature = inverse_temperature * r / iterations
-            logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
+            logit = routing.activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
         gaussians = mean, variance, logit
     return mean, logit.sigmoid()
 
@@ -235,13 +223,13 @@ def _weighted_assignments(detach: bool, u: Tensor, votes: Tensor, *gaussians: Te
     R = torch.full_like(votes[..., 0], 1 / votes.shape[2])
     if gaussians:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            R = assignments(votes, *gaussians)
+            R = routing.assignments(votes, *gaussians)
     return R * _lengths(u)[..., None]
 
 
 def _lengths(x: Tensor) -> Tensor:
     """Lengths along the last axis, with an epsilon inside the root: the gradient at 0 is finite."""
-    return (x.square().sum(-1) + added(FLOOR)).sqrt()
+    return (x.square().sum(-1) + added(routing.FLOOR)).sqrt()
 
 
 def _stores_votes(u: Tensor, weight: Tensor, backend: str) -> bool:
