@@ -106,13 +106,8 @@ def e_step(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdic
         "The factor 1/2 in front of the squares is missing.": (logits - squares / 2).softmax(2),
         "The activation itself was added; its logarithm belongs here.": (logits - log_a + a[:, None]).softmax(2),
     }  # fmt: skip
-    return compare_tensors(
-        result,
-        logits.softmax(2),
-        mistakes,
-        "Each vote is divided in proportion to density times activation.",
-        "[B, I, J]",
-    )
+    praise = "Each vote is divided in proportion to density times activation."
+    return compare_tensors(result, logits.softmax(2), mistakes, praise, "[B, I, J]")
 
 
 def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -142,10 +137,5 @@ def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Ve
         "The shares are missing: each vote that belongs to the cloud has to be described.":
             (beta_a - E * beta_u - log_sigma).sigmoid(),
     }  # fmt: skip
-    return compare_tensors(
-        result,
-        expected,
-        mistakes,
-        "A cloud with a low cost is active: small variances give large activations.",
-        "[B, J]",
-    )
+    praise = "A cloud with a low cost is active: small variances give large activations."
+    return compare_tensors(result, expected, mistakes, praise, "[B, J]")

@@ -99,13 +99,8 @@ def least_slope(answer: Callable[[float], float]) -> Verdict:
         "This is the other edge: between the two the paths oscillate, above this one each layer overshoots. The "
         "least slope is the smaller solution, and falls as gamma grows.": 1 / expected,
     }
-    return compare_tensors(
-        found,
-        expected,
-        mistakes,
-        "At 0.9 a slope of 0.026 is enough, without momentum it takes 1.",
-        "a number",
-    )
+    praise = "At 0.9 a slope of 0.026 is enough, without momentum it takes 1."
+    return compare_tensors(found, expected, mistakes, praise, "a number")
 
 
 def _column(answer: Callable[[float], float], gammas: Tensor) -> Tensor | None:

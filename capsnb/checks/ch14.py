@@ -25,28 +25,18 @@ def side(answer: Callable[[int], int]) -> Verdict:
     ✗ Not yet. That is the map after the first convolution. The pooling comes after it.
     """
     mistakes: dict[str, Callable[..., float]] = {
-        "That is the map after the first convolution. The pooling comes after it.": lambda n: (
-            (n - 7) // 4 + 1
-        ),
-        "Padding adds 2 pixels on each side, 4 in all, before the convolution.": lambda n: (
-            ((n - 11) // 4 - 2) // 2 + 1
-        ),
+        "That is the map after the first convolution. The pooling comes after it.": lambda n: (n - 7) // 4 + 1,
+        "Padding adds 2 pixels on each side, 4 in all, before the convolution.":
+            lambda n: ((n - 11) // 4 - 2) // 2 + 1,
         "Padding is on both sides: it adds 2 twice.": lambda n: ((n - 9) // 4 - 2) // 2 + 1,
-        "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.": lambda n: (
-            ((n - 7) // 4 + 1) // 2
-        ),
-        "A window either fits or it does not: divide whole numbers with //.": lambda n: (
-            ((n - 7) / 4 - 2) / 2 + 1
-        ),
-    }
-    return check_function(
-        answer,
-        lambda n: ((n - 7) // 4 - 2) // 2 + 1,
-        mistakes,
-        [(n,) for n in (15, 28, 32, 64, 225)],
-        "A window of k pixels with stride s fits (n + 2 padding - k) // s + 1 times, here for conv and pooling.",
-        "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?",
-    )
+        "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.":
+            lambda n: ((n - 7) // 4 + 1) // 2,
+        "A window either fits or it does not: divide whole numbers with //.": lambda n: ((n - 7) / 4 - 2) / 2 + 1,
+    }  # fmt: skip
+    cases = [(n,) for n in (15, 28, 32, 64, 225)]
+    praise = "A window of k pixels with stride s fits (n + 2 padding - k) // s + 1 times, here for conv and pooling."
+    advice = "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?"
+    return check_function(answer, lambda n: ((n - 7) // 4 - 2) // 2 + 1, mistakes, cases, praise, advice)
 
 
 def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) -> Verdict:
@@ -82,14 +72,12 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
         "A convolution has the same weights at every place: only the matrices count places.":
             lambda *given: given[4] * convolution(*given) + matrices(*given),
     }  # fmt: skip
-    return check_function(
-        answer,
-        lambda *given: convolution(*given) + matrices(*given),
-        mistakes,
-        [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
-        "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
-        "Count the convolution first (its weights and its biases), then the matrices W_ij.",
+    cases = [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)]
+    praise = (
+        "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters."
     )
+    advice = "Count the convolution first (its weights and its biases), then the matrices W_ij."
+    return check_function(answer, lambda *n: convolution(*n) + matrices(*n), mistakes, cases, praise, advice)
 
 
 def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Verdict:
