@@ -78,6 +78,9 @@ class Recorder:
             "cache_enabled": False,
         }
 
+    def __len__(self) -> int:
+        return len(self.layers)
+
     def record(self, number: int) -> Callable[[Tensor], Tensor]:
         """A layer as a function of x that saves the RNG state it starts from, and raises if a buffer changed."""
 

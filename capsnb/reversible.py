@@ -87,7 +87,7 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layers: Recorder, gamma: float, x: Tensor, *tensors: Tensor) -> Tensor:
         velocity = torch.zeros_like(x)
-        for n in range(len(layers.layers)):
+        for n in range(len(layers)):
             x, velocity = momentum_step(x, velocity, layers.record(n), gamma)
         ctx.layers, ctx.gamma = layers, gamma
         ctx.save_for_backward(x, velocity, *tensors)
@@ -109,7 +109,7 @@ class _Reversible(torch.autograd.Function):
         dx = dx.to(layers.dtype)
         df = torch.zeros_like(dx)  # gradient of f(x_n), which is 1 - gamma times that of v_{n+1}
         with torch.no_grad():
-            for n in reversed(range(len(layers.layers))):
+            for n in reversed(range(len(layers))):
                 layer = Recomputed(layers, n, leaves, needs_x=n > 0 or needs_x)
                 x, velocity = momentum_inverse(x, velocity, layer, gamma)
                 df.mul_(gamma).add_(dx, alpha=1 - gamma)
