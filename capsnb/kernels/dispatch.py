@@ -140,13 +140,13 @@ def choose_backend(u: Tensor, weight: Tensor, backend: str) -> RoutingBackend:
         return Triton(u, weight)
     if backend == "fused":
         return Fused(u, weight)
+    if backend not in ("native", "auto"):
+        raise NotImplementedError(f"backend {backend!r} is in `BACKENDS`, but not here")
     reason = native.unavailable(u.device, weight.shape, u.dtype)
     if reason is None:
         return native.Native(u, weight)
     if backend == "native":
         raise RuntimeError(reason)
-    if backend != "auto":
-        raise NotImplementedError(f"backend {backend!r} is in `BACKENDS`, but not here")
     return Fused(u, weight)
 
 
