@@ -182,16 +182,19 @@ def check_function(
     Returns:
         Right; or the explanation of the mistake that gives these results; or the advice or the first wrong case.
     """
-    results = []
+    results, tolerance = [], 1e-9
     for case in cases:
-        value = to_number(call(answer, *case))
+        returned = call(answer, *case)
+        value = to_number(returned)
         if isinstance(value, Verdict):
             return value
         results.append(value)
+        if "float32" in str(getattr(returned, "dtype", None)):  # which has seven digits
+            tolerance = 1e-6
 
     def wrong_cases(function: Callable[..., float]) -> list[int]:
         exact = [function(*case) for case in cases]
-        return [k for k, value in enumerate(results) if abs(value - exact[k]) > 1e-6 * (1 + abs(value))]
+        return [k for k, value in enumerate(results) if abs(value - exact[k]) > tolerance * (1 + abs(value))]
 
     if not (wrong := wrong_cases(expected)):
         return Verdict(True, praise)
