@@ -177,15 +177,8 @@ class RunResult:
             evaluation: from `evaluate`.
             label: what the network is called; None for the name of its class.
         """
-        run = Run(
-            "",
-            label or history.model,
-            history.model,
-            {},
-            history.config,
-            history.data,
-            asdict(data.preprocess),
-        )
+        name, config = history.model, history.config
+        run = Run("", label or name, name, {}, config, history.data, asdict(data.preprocess))
         work = summary(model, data.image_shape).total_mult_adds
         outcome = {"history": history, "evaluation": evaluation, "seconds": history.seconds}
         return cls.now(run, data, **outcome, mult_adds=work)
