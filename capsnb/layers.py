@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
-from capsnb.kernels.backend import votes_of
+from capsnb.kernels.backend import check_layer, votes_of
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
 from capsnb.values import finite_number, one_of, sizes
@@ -172,12 +172,11 @@ class RoutingCapsules(nn.Module):
         Returns:
             Votes, `[B, I, J, E]`.
         """
-        self._check(u)
+        check_layer(u, self.weight, self.iterations)
         return votes_of(u, self.weight)
 
     def forward(self, u: Tensor, *, save: Save | None = None) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`; `save` overrides the layer's own for this call."""
-        self._check(u)
         options: dict[str, Any] = {"backend": self.backend, "detach": self.detach}
         if self.routing == "sda":
             return route_by_distance(u, self.weight, self.bias, self.iterations, **options)
@@ -185,11 +184,6 @@ class RoutingCapsules(nn.Module):
             betas = self.beta_use, self.beta_activation
             return route_by_em(u, self.weight, *betas, self.iterations, **options)
         return route(u, self.weight, self.iterations, save=save or self.save, **options)
-
-    def _check(self, u: Tensor) -> None:
-        I, _, _, D = self.weight.shape
-        if u.ndim != 3 or u.shape[1:] != (I, D):
-            raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
 
     def extra_repr(self) -> str:
         """Return the sizes, for `print(model)`."""

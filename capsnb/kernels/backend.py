@@ -40,6 +40,7 @@ class RoutingBackend(ABC):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         self.u, self.weight = u, weight
+        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
 
     @abstractmethod
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
@@ -89,8 +90,9 @@ def to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
 
 def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:
     """Return the number of iterations; a `ValueError` where capsules and weights do not fit."""
-    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
-        raise ValueError(
-            f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
-        )
+    if weight.ndim != 4:
+        raise ValueError(f"weights of shape [I, J, E, D] are expected, got {tuple(weight.shape)}")
+    I, _, _, D = weight.shape
+    if u.ndim != 3 or u.shape[1:] != (I, D):
+        raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
     return whole_number("iterations", iterations)

@@ -24,10 +24,9 @@ class Fused(RoutingBackend):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         super().__init__(u, weight)
-        self.J, self.E = weight.shape[1:3]
         self.rows = weight.flatten(1, 2)  # [I, J*E, D]
         self.columns = u.permute(1, 2, 0).contiguous()  # [I, D, B]
-        bytes_of_one = max(1, len(u) * self.J * self.E * u.element_size())
+        bytes_of_one = max(1, self.B * self.J * self.E * u.element_size())
         self.tile = max(1, TILE_BYTES.get(u.device.type, TILE_BYTES["cpu"]) // bytes_of_one)
 
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:

@@ -39,7 +39,6 @@ class Native(RoutingBackend):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         super().__init__(u, weight.contiguous())
-        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.lanes = lanes(u.dtype)
         self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))

@@ -139,7 +139,6 @@ class Triton(RoutingBackend):
                 f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
             )
         super().__init__(u, weight.contiguous())
-        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.tiles, self.tile = tiling(self.I)
 
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
