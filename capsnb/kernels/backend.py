@@ -94,5 +94,6 @@ def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:
         raise ValueError(f"weights of shape [I, J, E, D] are expected, got {tuple(weight.shape)}")
     I, _, _, D = weight.shape
     if u.ndim != 3 or u.shape[1:] != (I, D):
-        raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
+        found = f"{tuple(u.shape)} and {tuple(weight.shape)} as weights [I, J, E, D]"
+        raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {found}")
     return whole_number("iterations", iterations)
