@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from capsnb import distributed
 from capsnb.defaults import default_settings
 from capsnb.files import from_json, reading, to_json, write_atomically
+from capsnb.values import finite_number, whole_number
 
 if TYPE_CHECKING:
     from capsnb.data import ImageData
@@ -194,8 +195,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     """
     if split not in ("train", "test"):
         raise ValueError(f'split={split!r} is unknown: choose "test" or "train"')
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    batch_size = whole_number("batch_size", batch_size)
     images, labels = getattr(data, split).images, getattr(data, split).labels
     if len(images) == 0:
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
@@ -363,10 +363,8 @@ def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tu
     """
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy={accuracy} must be a fraction in [0, 1]; divide a percentage by 100")
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must be in (0, 1)")
+    count = whole_number("count", count)
+    confidence = finite_number("confidence", confidence, above=0, below=1)
     z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
     centre = accuracy + z2 / (2 * count)
     half_width = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
