@@ -95,5 +95,5 @@ def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:
     I, _, _, D = weight.shape
     if u.ndim != 3 or u.shape[1:] != (I, D):
         found = f"{tuple(u.shape)} and {tuple(weight.shape)} as weights [I, J, E, D]"
-        raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {found}")
+        raise ValueError(f"capsules of shape [B, I, D] = [B, {I}, {D}] are expected, got {found}")
     return whole_number("iterations", iterations)
