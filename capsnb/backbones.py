@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from capsnb.kernels import Backend
 from capsnb.layers import PrimaryCapsules, Routing, RoutingCapsules
-from capsnb.values import sizes, whole_number, whole_numbers
+from capsnb.values import one_of, sizes, whole_number, whole_numbers
 
 FeatureShape = tuple[int, int, int]  # C', H', W'
 Activation = Literal["sigmoid", "softmax"]
@@ -303,8 +303,7 @@ class LinearHead(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+        one_of("activation", activation, ACTIVATIONS)
         self.activation = activation
         classes, kernel_size, stride = sizes(classes=classes, kernel_size=kernel_size, stride=stride)
         width, positions = _channels_and_positions(in_shape, kernel_size, stride)
@@ -352,13 +351,10 @@ def make_head(
     >>> sum(p.numel() for p in make_head("softmax", (256, 2, 2), 10, capsule_types=32).parameters())
     76042
     """
+    one_of("head", kind, HEADS)
     if kind == "capsules":
-        primary: dict[str, Any] = {"capsule_types": capsule_types, "capsule_dim": capsule_dim}
-        return CapsuleHead(
-            in_shape, classes, kernel_size=kernel_size, stride=stride, **primary, **head_options
-        )
-    if kind not in HEADS:
-        raise ValueError(f"unknown head {kind!r}; choose one of {', '.join(HEADS)}")
+        head_options |= {"capsule_types": capsule_types, "capsule_dim": capsule_dim}
+        return CapsuleHead(in_shape, classes, kernel_size=kernel_size, stride=stride, **head_options)
     if head_options:
         raise ValueError(
             f"{', '.join(head_options)} are arguments of a capsule head; leave them out with head={kind!r}"

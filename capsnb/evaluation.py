@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from capsnb import distributed
 from capsnb.defaults import default_settings
-from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
+from capsnb.files import from_json, reading, to_json, write_atomically
+from capsnb.values import finite_number, whole_number
 
 if TYPE_CHECKING:
     from capsnb.data import ImageData
@@ -124,22 +125,14 @@ class Evaluation:
             raise FileNotFoundError(
                 f"there is no evaluation at {path}: make one with evaluate(model, data).save({str(path)!r})"
             ) from None
-        try:
+        with reading(path, "an evaluation that capsnb saved", "delete it and save the evaluation again"):
             found = from_json(text, path)
-        except NewerFormatError:
-            raise
-        except ValueError as error:  # invalid JSON, invalid UTF-8, or another digest
-            raise ValueError(
-                f"{path} is not an evaluation that capsnb saved ({error}): delete it and save the evaluation again"
-            ) from error
-        names = {part.name for part in fields(cls)}
-        required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
-        if not required <= set(found) <= names:
-            wrong = f"missing {sorted(required - set(found))}, unknown {sorted(set(found) - names)}"
-            raise ValueError(
-                f"{path} does not hold an evaluation ({wrong}): delete it and save the evaluation again"
-            )
-        return cls.from_dict(found)
+            names = {part.name for part in fields(cls)}
+            required = {part.name for part in fields(cls) if part.default is part.default_factory is MISSING}
+            if not required <= set(found) <= names:
+                missing, unknown = sorted(required - set(found)), sorted(set(found) - names)
+                raise ValueError(f"missing {missing}, unknown {unknown}")
+            return cls.from_dict(found)
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Evaluation:
@@ -202,8 +195,7 @@ def evaluate(model: nn.Module, data: ImageData, *, split: str = "test", batch_si
     """
     if split not in ("train", "test"):
         raise ValueError(f'split={split!r} is unknown: choose "test" or "train"')
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    batch_size = whole_number("batch_size", batch_size)
     images, labels = getattr(data, split).images, getattr(data, split).labels
     if len(images) == 0:
         raise ValueError(f"the {split} split of {data.name!r} is empty: there is nothing to evaluate")
@@ -288,7 +280,8 @@ def evaluation_of_scores(
             f"labels range from {truth.min()} to {truth.max()}, but there are {number} classes: "
             f"expected 0 to {number - 1}"
         )
-    if len({*map(str, classes)}) < number:
+    names = tuple(map(str, classes))
+    if len(set(names)) < number:
         raise ValueError(f"the names of classes must differ, got {tuple(classes)}")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
@@ -297,7 +290,7 @@ def evaluation_of_scores(
             f"{values[bad[0]].tolist()}): the weights have probably diverged; train again with a smaller "
             "learning rate, or load the last good checkpoint"
         )
-    absent = [str(name) for label, name in enumerate(classes) if not (truth == label).any()]
+    absent = [name for label, name in enumerate(names) if not (truth == label).any()]
     if absent:
         warnings.warn(
             f"no {split} image of class {', '.join(absent)}: recall and AUC are None there, and the macro "
@@ -311,46 +304,34 @@ def evaluation_of_scores(
             truth, prediction, labels=range(number), zero_division=np.nan
         )
         curves = [_one_vs_rest_roc(truth == label, values[:, label]) for label in range(number)]
+    measures = (map(_nan_to_none, measure) for measure in (precision, recall, f1))
     per_class = [
-        {
-            "class": str(name),
-            "precision": _nan_to_none(p),
-            "recall": _nan_to_none(r),
-            "f1": _nan_to_none(f),
-            "support": int(n),
-        }
-        for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
+        for name, p, r, f, n in zip(names, *measures, support.tolist(), strict=True)
     ]
-    auc = {str(name): area for name, (_, _, area) in zip(classes, curves, strict=True)}
+    auc = {name: area for name, (_, _, area) in zip(names, curves, strict=True)}
     areas = [area for area in auc.values() if area is not None]
-    calibration, calibration_error = _calibration(values.max(axis=1), prediction == truth)
-    wrong = np.flatnonzero(prediction != truth)
-    confidence = values[wrong, prediction[wrong]]
-    order = np.argsort(
-        -confidence, kind="stable"
-    )  # stable: mistakes of equal confidence stay in the order of the images
+    wrong, score = np.flatnonzero(prediction != truth), values.max(axis=1)
+    # Stable: mistakes of equal confidence stay in the order of the images.
+    wrong = wrong[np.argsort(-score[wrong], kind="stable")]
+    calibration, calibration_error = _calibration(score, prediction == truth)
+    columns = (column[wrong].tolist() for column in (truth, prediction, score))
     return Evaluation(
         dataset=dataset,
-        classes=tuple(str(name) for name in classes),
+        classes=names,
         count=count,
         accuracy=float((prediction == truth).mean()),
         per_class=per_class,
         confusion=np.bincount(truth * number + prediction, minlength=number**2).reshape(number, -1).tolist(),
         roc=[
-            {"class": str(name), "fpr": fpr, "tpr": tpr}
-            for name, (fpr, tpr, _) in zip(classes, curves, strict=True)
+            {"class": name, "fpr": fpr, "tpr": tpr} for name, (fpr, tpr, _) in zip(names, curves, strict=True)
         ],
         auc=auc,
         macro_auc=math.fsum(areas) / len(areas) if areas else None,
         reconstruction_error=reconstruction_error,
         mistakes=[
-            {
-                "index": int(wrong[i]),
-                "truth": int(truth[wrong[i]]),
-                "prediction": int(prediction[wrong[i]]),
-                "confidence": float(confidence[i]),
-            }
-            for i in order
+            {"index": index, "truth": label, "prediction": guess, "confidence": confidence}
+            for index, label, guess, confidence in zip(wrong.tolist(), *columns, strict=True)
         ],
         split=split,
         calibration=calibration,
@@ -382,10 +363,8 @@ def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tu
     """
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy={accuracy} must be a fraction in [0, 1]; divide a percentage by 100")
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must be in (0, 1)")
+    count = whole_number("count", count)
+    confidence = finite_number("confidence", confidence, above=0, below=1)
     z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
     centre = accuracy + z2 / (2 * count)
     half_width = math.sqrt(z2 * accuracy * (1 - accuracy) / count + (z2 / (2 * count)) ** 2)
@@ -401,9 +380,8 @@ def _calibration(score: np.ndarray, correct: np.ndarray) -> tuple[list[dict[str,
     """Reliability bins and expected calibration error (Guo et al. 2017, eq. 3) with `BINS` bins."""
     if score.min() < 0 or score.max() > 1:
         return [], None
-    bin_index = np.digitize(
-        score, np.arange(1, BINS) / BINS
-    )  # low <= score < high; the last bin also holds 1
+    # low <= score < high; the last bin also holds 1
+    bin_index = np.digitize(score, np.arange(1, BINS) / BINS)
     bins = [
         {
             "low": k / BINS,

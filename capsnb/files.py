@@ -143,6 +143,23 @@ def check_format(saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
         )
 
 
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[None]:
+    """Say of a file whose content is wrong what it is not, why, and what to do; one of a newer capsnb says so itself.
+
+    >>> with reading("run.json", "the record of a run", "delete it"):
+    ...     {}["history"]
+    Traceback (most recent call last):
+    ValueError: run.json is not the record of a run ('history'): delete it
+    """
+    try:
+        yield
+    except NewerFormatError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)} is not {what} ({error}): {remedy}") from error
+
+
 def to_json(saved: dict[str, Any], indent: int | None = None) -> str:
     """Return what is saved as JSON text, with the format's number and a digest that shows damage.
 

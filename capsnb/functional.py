@@ -87,7 +87,6 @@ def squash_gradient(s: Tensor, dv: Tensor, eps: float = EPSILON) -> Tensor:
     squared = s.square().sum(-1, keepdim=True)
     inverse_length = torch.rsqrt(squared + eps)
     factor = squared / (1 + squared) * inverse_length
-    slope = (
-        inverse_length / (1 + squared).square() - factor * inverse_length.square() / 2
-    )  # f', without the division by q
+    # f', without the division by q
+    slope = inverse_length / (1 + squared).square() - factor * inverse_length.square() / 2
     return factor * dv + 2 * slope * (s * dv).sum(-1, keepdim=True) * s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,15 @@ from torch.nn import functional as F
 
 from capsnb.functional import squash
 from capsnb.kernels import BACKENDS, SAVES, Backend, Save, route
+from capsnb.kernels.backend import check_layer, votes_of
 from capsnb.kernels.sda_em import TILED_BACKENDS, route_by_distance, route_by_em
 from capsnb.routing import VARIANCE_FLOOR
-from capsnb.values import finite_number, sizes
+from capsnb.values import finite_number, one_of, sizes
 
 Routing = Literal["rba", "sda", "em"]
 ROUTINGS: tuple[str, ...] = get_args(Routing)
-WEIGHT_STD = {
-    "sda": 0.05,
-    "em": 0.05,
-}  # of those tried on mnist5k, where CapsNet's training loss fell fastest
+# Of those tried on mnist5k, where CapsNet's training loss fell fastest.
+WEIGHT_STD = {"sda": 0.05, "em": 0.05}
 
 
 class PrimaryCapsules(nn.Module):
@@ -57,9 +56,8 @@ class PrimaryCapsules(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Arrange a feature map `[B, C, H, W]` into capsules `[B, I, D]`."""
         if self.conv.kernel_size == self.conv.stride == (1, 1):  # a matrix product, and faster as one
-            features = F.linear(
-                x.flatten(2).transpose(1, 2), self.conv.weight.flatten(1), self.conv.bias
-            )  # [B, HW, types*D]
+            weight = self.conv.weight.flatten(1)
+            features = F.linear(x.flatten(2).transpose(1, 2), weight, self.conv.bias)  # [B, HW, types*D]
         else:
             features = self.conv(x).flatten(2).transpose(1, 2)  # [B, H'W', types*D]
         capsules = features.unflatten(2, (self.capsule_types, self.dim)).transpose(1, 2)
@@ -142,10 +140,9 @@ class RoutingCapsules(nn.Module):
             out_dim=out_dim,
             iterations=iterations,
         )
-        choices = ("routing", routing, ROUTINGS), ("backend", backend, BACKENDS), ("save", save, SAVES)
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        one_of("routing", routing, ROUTINGS)
+        one_of("backend", backend, BACKENDS)
+        one_of("save", save, SAVES)
         if routing != "rba" and backend not in TILED_BACKENDS:
             raise ValueError(
                 f"backend {backend!r} has routing 'rba' only, not {routing!r}; "
@@ -175,29 +172,18 @@ class RoutingCapsules(nn.Module):
         Returns:
             Votes, `[B, I, J, E]`.
         """
-        self._check(u)
-        return torch.einsum("ijed,bid->bije", self.weight, u)
+        check_layer(u, self.weight, self.iterations)
+        return votes_of(u, self.weight)
 
     def forward(self, u: Tensor, *, save: Save | None = None) -> Tensor:
         """Route capsules `[B, I, D]` to capsules `[B, J, E]`; `save` overrides the layer's own for this call."""
-        self._check(u)
+        options: dict[str, Any] = {"backend": self.backend, "detach": self.detach}
         if self.routing == "sda":
-            return route_by_distance(
-                u, self.weight, self.bias, self.iterations, backend=self.backend, detach=self.detach
-            )
+            return route_by_distance(u, self.weight, self.bias, self.iterations, **options)
         if self.routing == "em":
             betas = self.beta_use, self.beta_activation
-            return route_by_em(
-                u, self.weight, *betas, self.iterations, backend=self.backend, detach=self.detach
-            )
-        return route(
-            u, self.weight, self.iterations, backend=self.backend, detach=self.detach, save=save or self.save
-        )
-
-    def _check(self, u: Tensor) -> None:
-        I, _, _, D = self.weight.shape
-        if u.ndim != 3 or u.shape[1:] != (I, D):
-            raise ValueError(f"capsules of shape [B, {I}, {D}] are expected, got {tuple(u.shape)}")
+            return route_by_em(u, self.weight, *betas, self.iterations, **options)
+        return route(u, self.weight, self.iterations, save=save or self.save, **options)
 
     def extra_repr(self) -> str:
         """Return the sizes, for `print(model)`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from capsnb.models import CapsuleOutput
-from capsnb.values import finite_number
+from capsnb.values import finite_number, one_of
 
 Classification = Literal["margin", "cross_entropy"]
 CLASSIFICATIONS: tuple[str, ...] = get_args(Classification)
@@ -56,10 +56,8 @@ def margin_loss(
         raise ValueError(
             f"lengths [B, J] and labels [B] are expected, got {tuple(lengths.shape)} and {tuple(labels.shape)}"
         )
-    m_plus, m_minus = (
-        finite_number(name, m, at_least=0, at_most=1)
-        for name, m in (("m_plus", m_plus), ("m_minus", m_minus))
-    )
+    m_plus = finite_number("m_plus", m_plus, at_least=0, at_most=1)
+    m_minus = finite_number("m_minus", m_minus, at_least=0, at_most=1)
     down_weight = finite_number("down_weight", down_weight, at_least=0)
     present = (m_plus - lengths).clamp(min=0).square()
     absent = down_weight * (lengths - m_minus).clamp(min=0).square()
@@ -142,10 +140,7 @@ def capsule_loss(
         ValueError: as `margin_loss` and `reconstruction_loss`; a negative weight; an unknown classification loss.
     """
     weight = finite_number("reconstruction_weight", reconstruction_weight, at_least=0)
-    if classification not in CLASSIFICATIONS:
-        raise ValueError(
-            f"unknown classification {classification!r}; choose one of {', '.join(CLASSIFICATIONS)}"
-        )
+    one_of("classification", classification, CLASSIFICATIONS)
     classification_loss = margin_loss if classification == "margin" else cross_entropy
     margin = classification_loss(output.lengths, labels)
     if output.reconstruction is None:

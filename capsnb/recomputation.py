@@ -96,10 +96,6 @@ class Recorder:
 
         return run
 
-    def recompute(self, number: int, tensors: list[Tensor], *, needs_x: bool) -> Recomputed:
-        """The layer again, on other copies of its tensors."""
-        return Recomputed(self, number, tensors, needs_x)
-
     def warn_of_unused(self, gradients: Sequence[Tensor | None], needs: Sequence[bool]) -> None:
         """Warn of a weight that a layer did not use when it was computed again: it may have kept what it made of it."""
         for number, named in enumerate(self.positions):
@@ -155,10 +151,9 @@ class Recomputed:
         found = list(torch.autograd.grad(self.f, wanted, df.to(self.f.dtype), allow_unused=True))
         dx = found.pop(0) if self.needs_x else None
         for index, gradient in zip(trained, found, strict=True):
-            before = gradients[index]
-            gradients[index] = (
-                before if gradient is None else gradient if before is None else before + gradient
-            )
+            if gradient is not None:
+                before = gradients[index]
+                gradients[index] = gradient if before is None else before + gradient
         return dx
 
 

@@ -15,7 +15,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from typing import Any, Self, overload
 
 import torch
@@ -25,7 +24,7 @@ from torch.nn.utils import parametrize
 from capsnb.functional import needs_definition, transformed
 from capsnb.kernels import is_fake
 from capsnb.layers import RoutingCapsules
-from capsnb.recomputation import Recorder, call_layer, compute_dtype
+from capsnb.recomputation import Recomputed, Recorder, call_layer, compute_dtype
 from capsnb.values import finite_number, plain
 
 MAX_LOST_DIGITS = 6  # of float64's 16; float32 needs seven of the ten that remain
@@ -111,7 +110,7 @@ class _Reversible(torch.autograd.Function):
         df = torch.zeros_like(dx)  # gradient of f(x_n), which is 1 - gamma times that of v_{n+1}
         with torch.no_grad():
             for n in reversed(range(len(layers))):
-                layer = layers.recompute(n, leaves, needs_x=n > 0 or needs_x)
+                layer = Recomputed(layers, n, leaves, needs_x=n > 0 or needs_x)
                 x, velocity = momentum_inverse(x, velocity, layer, gamma)
                 df.mul_(gamma).add_(dx, alpha=1 - gamma)
                 if (through_layer := layer.vjp(df, gradients)) is not None:
@@ -232,9 +231,7 @@ class MomentumCapsules(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """Move capsules `[B, J, E]` through all layers."""
-        differentiated = torch.is_grad_enabled() and any(
-            t.requires_grad for t in chain([x], self.parameters())
-        )
+        differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.parameters()))
         if getattr(self, "_is_replica", False):
             _warn_stored(
                 "nn.DataParallel gives replicas weights that are no parameters", "DistributedDataParallel"

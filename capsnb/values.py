@@ -51,6 +51,12 @@ def whole_number(name: str, value: Any, *, at_least: int = 1, at_most: int = LAR
     return found
 
 
+def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise a `ValueError` that lists what is known, for a value that is not among it."""
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+
+
 def sizes(**given: Any) -> list[int]:
     """Return whole numbers of at least one, each given with its name.
 

@@ -176,8 +176,8 @@ def test_wilson_s_intervals_hold_the_truth_as_often_as_they_say() -> None:
     [
         ((98.0, 1000), r"accuracy=98\.0 must be a fraction in \[0, 1\]; divide"),
         ((math.nan, 1000), "accuracy=nan"),
-        ((0.98, 0), "count=0 must be at least 1"),
-        ((0.98, 1000, 95), "confidence=95"),
+        ((0.98, 0), "count must be 1 or more, got 0"),
+        ((0.98, 1000, 95), r"confidence must be in \(0, 1\), got 95"),
     ],
 )
 def test_wilson_s_interval_names_what_is_wrong(arguments: tuple, message: str) -> None:
@@ -312,7 +312,7 @@ def test_evaluate_names_what_is_wrong() -> None:
     data = images()
     with pytest.raises(ValueError, match="split='validation'"):
         evaluate(Spy(), data, split="validation")
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
         evaluate(Spy(), data, batch_size=0)
     with pytest.raises(ValueError, match=r"shape \(30, 5\).*3 classes"):
         evaluate(Spy(torch.rand(30, 5)), data)

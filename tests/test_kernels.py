@@ -304,6 +304,13 @@ def test_a_whole_network_can_be_exported():
     torch.testing.assert_close(exported.module()(images).lengths, model(images).lengths)
 
 
+def test_a_backend_that_nobody_has_written_is_told():
+    from capsnb.kernels import dispatch
+
+    with pytest.raises(NotImplementedError, match="'mine' is in `BACKENDS`, but not here"):
+        dispatch.choose_backend(torch.zeros(8, 4, 8), torch.zeros(4, 8, 4, 8), "mine")
+
+
 def test_auto_never_takes_what_has_not_been_measured(monkeypatch):
     """On a CPU nothing of `capsnb.kernels.measured`, whose layers were measured on GPUs."""
     from capsnb.kernels import dispatch, measured

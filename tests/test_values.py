@@ -352,10 +352,10 @@ NO_ENTRY = {
         "bench.training_step.make_step", "bench.training_step.random_batch",
         "distributed.shard", "experiments.papers.percent", "experiments.run.execute",
         "experiments.run.train_and_evaluate", "functional.squash_gradient", "kernels.backend.RoutingBackend.forward",
-        "kernels.backend.TiledBackend.forward", "kernels.backend.check_layer", "kernels.native.Native.forward",
+        "kernels.backend.check_layer", "kernels.fused.Fused.forward", "kernels.native.Native.forward",
         "models.output.check_shape", "notebook.duration", "plots.style.name_ticks", "preprocess.Preprocess.draw",
         "recomputation.Recomputed", "recomputation.Recorder.record",
-        "recomputation.Recorder.recompute", "recomputation.call_layer", "reversible.momentum_inverse",
+        "recomputation.call_layer", "reversible.momentum_inverse",
         "reversible.momentum_step", "routing.activation_logit", "routing.distance_scale", "tables.markdown",
     ),
     "they take what CapsNet takes": (

@@ -44,7 +44,7 @@ BREAKS = [  # file in capsnb/, a text that stands in it exactly once, what stand
     ("routing.py", "added(FLOOR))).clamp(max=1).sqrt()", "added(FLOOR))).sqrt()"),
     ("routing.py", "variance.log().sum(-1) / 2  # [B, J]", "variance.log().sum(-1)  # [B, J]"),
     # routing without stored votes
-    ("kernels/backend.py", "V = V + squash(s)", "V = squash(s)"),
+    ("kernels/fused.py", "V = V + squash(s)", "V = squash(s)"),
     ("kernels/backend.py", "return (s / J)", "return (s / len(weight))"),
     ("kernels/fused.py", "(votes * V).sum(2).softmax(1)", "(votes * V).sum(2).softmax(0)"),
     ("kernels/fused.py", "s += votes", "s = votes"),

@@ -11,6 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 from pybtex.database import Person, parse_file
@@ -99,8 +100,13 @@ def folded(markdown: str) -> str:
 
 def figure(data: dict) -> str | None:
     """Return the HTML of an output that is a figure, still or live; None of another."""
-    svg = data.get("image/svg+xml")
-    return svg and in_page("".join(svg), data.get(LIVE))
+    if not (svg := data.get("image/svg+xml")):
+        return None
+    page, live = in_page("".join(svg)), data.get(LIVE)
+    if live is None:
+        return page
+    given = escape(json.dumps(live["given"], separators=(",", ":")))
+    return f'<div class="live" data-live="{live["name"]}" data-given="{given}">{page}</div>'
 
 
 def in_the_page(outputs: Iterable[dict]) -> list[dict]:

@@ -45,9 +45,19 @@ STORED, RECOMPUTED = ", votes stored", ", recomputed"
 Stack = Callable[[Tensor], Tensor]  # x [B, J, E] -> [B, J, E]
 
 
-def momentum_autograd(layers: list[nn.Module]) -> Stack:
+def momentum_autograd(layers: list[nn.Module], gamma: float = GAMMA) -> Stack:
     """MoCapsNet's stack, differentiated by autograd, which saves tensors of every layer."""
-    return MomentumCapsules(layers, GAMMA).forward_plain
+    return MomentumCapsules(layers, gamma).forward_plain
+
+
+def momentum_layers(
+    layers: list[nn.Module], gamma: float, x: Tensor, velocity: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The recurrence as the paper writes it, in the dtype of x: x and velocity after these layers."""
+    for layer in layers:
+        velocity = gamma * velocity + (1 - gamma) * layer(x)
+        x = x + velocity
+    return x, velocity
 
 
 def residual_recomputed(layers: list[nn.Module]) -> Stack:
@@ -76,16 +86,11 @@ def momentum_checkpoints(layers: list[nn.Module]) -> Stack:
     """MoCapsNet's stack with a checkpoint for each block; nothing is inverted, so float32 is enough."""
     from torch.utils.checkpoint import checkpoint
 
-    def block(pair: list[nn.Module], x: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-        for layer in pair:
-            velocity = GAMMA * velocity + (1 - GAMMA) * layer(x)
-            x = x + velocity
-        return x, velocity
-
     def stack(x: Tensor) -> Tensor:
         velocity = torch.zeros_like(x)
         for k in range(0, len(layers), 2):
-            x, velocity = checkpoint(block, layers[k : k + 2], x, velocity, use_reentrant=False)
+            pair = partial(momentum_layers, layers[k : k + 2], GAMMA)
+            x, velocity = checkpoint(pair, x, velocity, use_reentrant=False)
         return x
 
     return stack
@@ -151,7 +156,7 @@ def measure_depth(
         cases: "network" or "stack"; none for both.
         blocks: depths, each >= 1.
         image_shape: (C, H, W) of the networks' images.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         rounds: timed rounds, >= 1.
         only: names in `NAMES`; none for all.
         device: "cpu" or "cuda".

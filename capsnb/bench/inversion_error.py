@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from capsnb.bench.depth import Stack, hidden_layers, momentumnet
+from capsnb.bench.depth import Stack, hidden_layers, momentum_autograd, momentum_layers, momentumnet
 from capsnb.bench.measurement import (
     Bench,
     Columns,
@@ -44,10 +44,7 @@ class Textbook(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layers: list[nn.Module], gamma: float, x: Tensor, *weights: Tensor) -> Tensor:
         """Algorithm 1: compute x through all layers; save the last x and the last velocity."""
-        velocity = torch.zeros_like(x)
-        for layer in layers:
-            velocity = gamma * velocity + (1 - gamma) * layer(x)
-            x = x + velocity
+        x, velocity = momentum_layers(layers, gamma, x, torch.zeros_like(x))
         ctx.layers, ctx.gamma = layers, gamma
         ctx.save_for_backward(x, velocity)
         return x
@@ -77,14 +74,7 @@ def textbook(layers: list[nn.Module], gamma: float) -> Stack:
 def loop(layers: list[nn.Module], gamma: float) -> Stack:
     """The recurrence in the dtype of the layers, for autograd."""
 
-    def stack(x: Tensor) -> Tensor:
-        velocity = torch.zeros_like(x)
-        for layer in layers:
-            velocity = gamma * velocity + (1 - gamma) * layer(x)
-            x = x + velocity
-        return x
-
-    return stack
+    return lambda x: momentum_layers(layers, gamma, x, torch.zeros_like(x))[0]
 
 
 class Variant(NamedTuple):
@@ -95,17 +85,9 @@ class Variant(NamedTuple):
     dtype: torch.dtype
 
 
-def _package(layers: list[nn.Module], gamma: float) -> Stack:
-    return MomentumCapsules(layers, gamma)
-
-
-def _package_autograd(layers: list[nn.Module], gamma: float) -> Stack:
-    return MomentumCapsules(layers, gamma).forward_plain
-
-
 INVERSION_VARIANTS = {
-    "MomentumCapsules, float64": Variant(_package, _package_autograd, torch.float64),
-    "MomentumCapsules, float32": Variant(_package, _package_autograd, torch.float32),
+    "MomentumCapsules, float64": Variant(MomentumCapsules, momentum_autograd, torch.float64),
+    "MomentumCapsules, float32": Variant(MomentumCapsules, momentum_autograd, torch.float32),
     "textbook, float64": Variant(textbook, loop, torch.float64),
     "textbook, float32": Variant(textbook, loop, torch.float32),
     "momentumnet, float32": Variant(momentumnet, loop, torch.float32),
@@ -127,7 +109,7 @@ def measure_gradients(
     Args:
         cases: names in `WEIGHT_SCALES`; none for all.
         sweeps: pairs of a number of layers, >= 1, and gamma.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         only: names in `INVERSION_VARIANTS`; none for all.
         device: "cpu" or "cuda".
         seed: of weights, inputs and gradients.

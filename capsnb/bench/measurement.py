@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from capsnb.files import NewerFormatError, from_json, results, to_json, write_atomically
+from capsnb.files import from_json, reading, results, to_json, write_atomically
 from capsnb.profiling import Timing, command, hardware, versions
 from capsnb.tables import markdown
 from capsnb.values import LARGEST_SEED, whole_number
@@ -87,17 +87,12 @@ class Bench:
         >>> print(Bench.load("results/bench-routing.json").table())  # doctest: +SKIP
         """
         try:
-            return cls(**from_json(Path(path).read_bytes(), path))
+            with reading(path, "a measurement that capsnb saved", "measure again"):
+                return cls(**from_json(Path(path).read_bytes(), path))
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"there is no measurement at {path}; make one with `capsnb bench`"
             ) from None
-        except NewerFormatError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path} is not a measurement that capsnb saved ({error}); measure again"
-            ) from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the measurement as JSON, whole or not at all."""

@@ -57,7 +57,7 @@ def predict(network: Callable[[], nn.Module], batch: int) -> StepMemory:
 
     Args:
         network: makes the network, which has an `image_shape` and returns a `CapsuleOutput`.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
 
     Returns:
         The figures.
@@ -134,7 +134,7 @@ def measure(network: Callable[[], nn.Module], batch: int, device: str = "cpu") -
 
     Args:
         network: as for `predict`.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         device: "cpu" or "cuda".
 
     Returns:

@@ -132,8 +132,8 @@ def measure_routing(
 
     Args:
         cases: names in `LAYER_SIZES`; none for all.
-        batch: B, >= 1.
-        iterations: R, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
+        iterations: R, routing iterations, >= 1.
         rounds: timed rounds, >= 1.
         only: names in `IMPLEMENTATIONS`; none for those that the device has, without "checkpoint".
         device: "cpu" or "cuda".
@@ -180,8 +180,8 @@ def measure_memory(
 
     Args:
         cases: names in `LAYER_SIZES`; none for all.
-        batch: B, >= 1.
-        iterations: R, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
+        iterations: R, routing iterations, >= 1.
         only: names in `IMPLEMENTATIONS`; none for those that the device has.
         device: "cpu" or "cuda".
         seed: of weights, inputs and gradients.

@@ -64,7 +64,7 @@ def measure_step(
 
     Args:
         cases: names in `STEP_NETWORKS`; none for all.
-        batch: B, >= 1.
+        batch: B, the images or inputs of a batch, >= 1.
         rounds: timed rounds, >= 1.
         only: names in `STEP_VARIANTS`; none for "eager", "fused", "auto" and the baseline.
         device: "cpu" or "cuda".

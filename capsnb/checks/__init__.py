@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from capsnb.values import plain
+
+LARGEST = torch.finfo(torch.float64).max
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Verdict:
 
 
 def unanswered(answer: object) -> Verdict | None:
-    """The verdict for an answer that is still `...` or None, so that an unchanged notebook runs to its end."""
+    """The verdict for an answer that is still `...` or None, so that an unchanged notebook runs to its end.
+
+    An answer that is a verdict already, of `call`, stays this verdict.
+    """
+    if isinstance(answer, Verdict):
+        return answer
     if answer is ... or answer is None:
         return Verdict(None, "Replace the ... with your answer and run the cell again.")
     return None
@@ -44,24 +52,26 @@ def to_number(answer: object) -> float | Verdict:
     if isinstance(answer, Tensor | np.ndarray) and math.prod(answer.shape) == 1:
         answer = answer.reshape(())
     answer = plain(answer)
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or not abs(answer) <= LARGEST:
         return Verdict(False, f"One finite number is expected, got {answer!r}.")
     return float(answer)
 
 
-def call_answer(answer: object, *arguments: object) -> Tensor | Verdict:
-    """The tensor that a learner's function returns for copies of these arguments, or the verdict if it returns none."""
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
+def call(answer: object, *arguments: object, **named: object) -> Any:
+    """What a learner's function returns for copies of these arguments, or the verdict if it is none or stops."""
     if not callable(answer):
-        return Verdict(
-            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
-        )
+        expected = f"A function is expected, got {type(answer).__name__}: pass it without calling it."
+        return unanswered(answer) or Verdict(False, expected)
     copies = (argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
     try:
-        result = answer(*copies)
+        return answer(*copies, **named)
     except Exception as error:  # every error of a learner's code belongs in the verdict
         return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+
+
+def call_answer(answer: object, *arguments: object) -> Tensor | Verdict:
+    """The tensor that a learner's function returns for copies of these arguments, or the verdict if it returns none."""
+    result = call(answer, *arguments)
     if (verdict := unanswered(result)) is not None:
         return verdict
     if isinstance(result, np.ndarray | np.generic) and result.dtype.kind in "biufc":
@@ -77,24 +87,35 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-5, atol=1e-7)
+    return one.shape == other.shape and torch.allclose(
+        one.double(), other.double(), rtol=1e-5, atol=1e-7, equal_nan=True
+    )
 
 
 def compare_tensors(
-    result: Tensor, expected: Tensor, mistakes: dict[str, Tensor], praise: str, axes: str
+    result: Tensor | Verdict,
+    expected: Tensor,
+    mistakes: dict[str, Tensor],
+    praise: str,
+    axes: str,
+    advice: str | None = None,
 ) -> Verdict:
     """Compare a learner's tensor with the expected one and with the results of known mistakes.
 
     Args:
-        result: the learner's tensor.
-        expected: the right one, float64.
-        mistakes: for each explanation, the tensor that this mistake gives, float64.
+        result: the learner's tensor; or the verdict of `call_answer`, which is returned.
+        expected: the right one.
+        mistakes: for each explanation, the tensor that this mistake gives.
         praise: the message for a right answer.
         axes: the axes of `expected` in words, such as "[B, J, E]".
+        advice: the message for wrong numbers that are none of the mistakes; None gives the largest difference.
 
     Returns:
-        Right; or the explanation of the mistake that gives this result; or the largest difference.
+        Right; or the explanation of the mistake that gives this result; or what is wrong with the shape; or the advice
+        or the largest difference.
     """
+    if isinstance(result, Verdict):
+        return result
     if _close(result, expected):
         return Verdict(True, praise)
     for explanation, mistake in mistakes.items():
@@ -104,7 +125,40 @@ def compare_tensors(
         shapes = f"{tuple(result.shape)}, it should be {axes}, here {tuple(expected.shape)}"
         return Verdict(False, f"The shape is {shapes}: check the axes.")
     difference = (result.double() - expected).abs().max().item()
-    return Verdict(False, f"The shape is right, but the numbers differ by up to {difference:.3g}.")
+    found = f"The shape is right, but the numbers differ by up to {difference:.3g}."
+    return Verdict(False, advice or found)
+
+
+def check_number(
+    answer: object,
+    right: Mapping[int, str] | Mapping[float, str],
+    wrong: Mapping[int, str] | Mapping[float, str],
+    advice: str | Callable[[float], str],
+    *,
+    relative: float = 1e-6,
+    absolute: float = 0.0,
+) -> Verdict:
+    """Compare a learner's number with the right one and with known mistakes.
+
+    Args:
+        answer: a number, or `...`; or the verdict of `call`, which is returned.
+        right: right number -> praise.
+        wrong: number that a mistake gives -> explanation.
+        advice: the message for any other number, or a function of the number that makes it.
+        relative: how far a number may be from a known one, as a share of it.
+        absolute: the same as a difference; the larger of both counts.
+
+    Returns:
+        Right; or the explanation of the mistake that gives this number; or the advice.
+    """
+    value = to_number(answer)
+    if isinstance(value, Verdict):
+        return value
+    for is_right, known in ((True, right), (False, wrong)):
+        for number, message in known.items():
+            if math.isclose(value, number, rel_tol=relative, abs_tol=absolute):
+                return Verdict(is_right, message)
+    return Verdict(False, advice(value) if callable(advice) else advice)
 
 
 def check_function(
@@ -128,39 +182,24 @@ def check_function(
     Returns:
         Right; or the explanation of the mistake that gives these results; or the advice or the first wrong case.
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    if not callable(answer):
-        return Verdict(
-            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
-        )
     results, tolerance = [], 1e-9
     for case in cases:
-        try:
-            returned = answer(*case)
-            value = to_number(returned)
-        except Exception as error:  # every error of a learner's code belongs in the verdict
-            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        returned = call(answer, *case)
+        value = to_number(returned)
         if isinstance(value, Verdict):
             return value
         results.append(value)
         if "float32" in str(getattr(returned, "dtype", None)):  # which has seven digits
             tolerance = 1e-6
 
-    def gives_results(function: Callable[..., float]) -> bool:
-        return all(
-            abs(v - function(*case)) <= tolerance * (1 + abs(v))
-            for v, case in zip(results, cases, strict=True)
-        )
+    def wrong_cases(function: Callable[..., float]) -> list[int]:
+        exact = [function(*case) for case in cases]
+        return [k for k, value in enumerate(results) if abs(value - exact[k]) > tolerance * (1 + abs(value))]
 
-    if gives_results(expected):
+    if not (wrong := wrong_cases(expected)):
         return Verdict(True, praise)
     for explanation, mistake in mistakes.items():
-        if gives_results(mistake):
+        if not wrong_cases(mistake):
             return Verdict(False, explanation)
-    if advice:
-        return Verdict(False, advice)
-    first = next(k for k, v in enumerate(results) if abs(v - expected(*cases[k])) > tolerance * (1 + abs(v)))
-    return Verdict(
-        False, f"For {cases[first]} it should be {expected(*cases[first]):g}, yours is {results[first]:g}."
-    )
+    case, found = cases[wrong[0]], results[wrong[0]]
+    return Verdict(False, advice or f"For {case} it should be {expected(*case):g}, yours is {found:g}.")

@@ -56,8 +56,8 @@ def vote(answer: Sequence[float] | Tensor) -> Verdict:
     if numbers is None or numbers.shape != (4,):
         return Verdict(False, "Four numbers are expected: x, y, and the cosine and sine of the angle.")
     x, y, cos, sin = numbers.tolist()
-    if not _close((cos, sin), (0, 1)):
-        if _close((cos, sin), (1, 0)):
+    if not _close(numbers[2:], (0, 1)):
+        if _close(numbers[2:], (1, 0)):
             why = "That seven is upright. The bar lies along the top of the seven, so both are turned alike."
         elif abs(cos**2 + sin**2 - 1) > 1e-3:
             why = "The last two numbers must be a cosine and a sine: their squares sum to one."
@@ -65,18 +65,15 @@ def vote(answer: Sequence[float] | Tensor) -> Verdict:
             why = "The direction is wrong. The bar's matrix does not turn: keep the bar's angle."
         return Verdict(False, why)
     mistakes = {
-        (
-            3,
-            1,
-        ): "You moved down the *picture*. The offset is measured in the bar's own frame, which is turned.",
+        (3, 1): "You moved down the *picture*. The offset is measured in the bar's own frame, which is turned.",
         (2, 2): "You turned the offset the wrong way: (0, -1) is the bar's *right*, and the bar points up.",
         (3, 2): "That is where the bar is. The vote is where the *seven* is.",
         (3, 3): "Twice the other way: the seven lies on the bar's right, measured in the bar's own frame.",
-    }
-    if _close((x, y), (4, 2)):
+    }  # fmt: skip
+    if _close(numbers[:2], (4, 2)):
         return Verdict(True, "The bar points up, so its right is the picture's right: from (3, 2) to (4, 2).")
     for place, why in mistakes.items():
-        if _close((x, y), place):
+        if _close(numbers[:2], place):
             return Verdict(False, why)
     return Verdict(
         False, f"The direction is right, the place ({x:g}, {y:g}) is not: multiply row by row once more."
@@ -102,30 +99,21 @@ def transform(answer: Tensor) -> Verdict:
         return Verdict(False, "A 4 x 4 matrix is expected: build it with move(x, y, degrees).")
     x, y, degrees = FLAG
     expected = _move(*FLAG).inverse()
-    mistakes = [
-        (
-            _move(*FLAG),
-            "This leads from the seven to the stroke. A vote goes the other way: take the inverse.",
-        ),
-        (
-            _move(-x, -y, -degrees),
-            "Signs alone do not invert it: the inverse offset is measured in the stroke's frame.",
-        ),
-        (
-            _move(*FLAG).T,
-            "The transpose inverts the turn, not the translation: the stroke votes for its own place.",
-        ),
-        (expected.T, "The right matrix on the wrong side: its transpose."),
-        (torch.eye(4), "The identity says: the seven is where I am."),
-    ]
-    if _same(matrix, expected):
+    mistakes = {
+        "This leads from the seven to the stroke. A vote goes the other way: take the inverse.": _move(*FLAG),
+        "Signs alone do not invert it: the inverse offset is measured in the stroke's frame.": _move(-x, -y, -degrees),
+        "The transpose inverts the turn, not the translation: the stroke votes for its own place.": _move(*FLAG).T,
+        "The right matrix on the wrong side: its transpose.": expected.T,
+        "The identity says: the seven is where I am.": torch.eye(4),
+    }  # fmt: skip
+    if _close(matrix, expected):
         return Verdict(True, "However the seven is moved and turned, this vote falls on the others.")
-    for mistake, why in mistakes:
-        if _same(matrix, mistake):
+    for why, mistake in mistakes.items():
+        if _close(matrix, mistake):
             return Verdict(False, why)
-    if _same(matrix[:2], expected[:2]):
+    if _close(matrix[:2], expected[:2]):
         return Verdict(False, "The place agrees, the direction does not: look at the angle.")
-    if _same(matrix[2:], expected[2:]):
+    if _close(matrix[2:], expected[2:]):
         return Verdict(
             False, "The direction agrees, the place does not: look at the walk back (the translation)."
         )
@@ -175,9 +163,5 @@ def _numbers(answer: Any) -> Tensor | None:
         return None
 
 
-def _close(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a - b) < 1e-2 for a, b in zip(one, other, strict=True))
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, atol=1e-2)
+def _close(one: Tensor, other: Tensor | Sequence[float]) -> bool:
+    return torch.allclose(one, torch.as_tensor(other, dtype=one.dtype), atol=1e-2)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, to_number
+from capsnb.checks import Verdict, call_answer, check_number, compare_tensors
 from capsnb.functional import squash
 from capsnb.layers import default_weight_std
 
@@ -42,19 +42,10 @@ def unsquash(answer: Callable[[Tensor], Tensor]) -> Verdict:
             (v / (1 + v)).sqrt(),
         "Upside down: a longer v must come from a longer s.": ((1 - v) / v).sqrt(),
     }  # fmt: skip
-    if torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-8):
-        return Verdict(
-            True,
-            f"Length 0.5 comes from |s| = 1, length 0.99 from {float(expected[-1]):.1f}.",
-        )
-    for explanation, mistake in mistakes.items():
-        if torch.allclose(found.double(), mistake, rtol=1e-5, atol=1e-8, equal_nan=True):
-            return Verdict(False, explanation)
+    praise = f"Length 0.5 comes from |s| = 1, length 0.99 from {float(expected[-1]):.1f}."
     at = int((found.double() - expected).abs().nan_to_num(math.inf).argmax())
-    return Verdict(
-        False,
-        f"For |v| = {v[at]:g} you give {float(found[at]):.4g}, but squash(|s|) must return to {v[at]:g}.",
-    )
+    advice = f"For |v| = {v[at]:g} you give {float(found[at]):.4g}, but squash(|s|) must return to {v[at]:g}."
+    return compare_tensors(found, expected, mistakes, praise, "[N]", advice)
 
 
 def weight_std(answer: float) -> Verdict:
@@ -69,28 +60,24 @@ def weight_std(answer: float) -> Verdict:
     >>> weight_std(4.0).right
     True
     """
-    sigma = to_number(answer)
-    if isinstance(sigma, Verdict):
-        return sigma
     expected = default_weight_std(32, 32, 8, in_length=0.5)
+    praise = "σ = 32 / (1/2 · √(32·8)) = 4: much larger than the usual initial weights."
     mistakes = {
-        "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.": expected / 2,
-        "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.": expected / 32,
-        "This is the variance σ². The question asks for the standard deviation.": expected**2,
-        "Here I stands without its root: the votes add up as a random walk, √I long, not I.":
-            32 / (0.5 * 32 * math.sqrt(8)),
-        "E stands without its root: |s|² sums E numbers, so |s| grows as √E.": 32 / (0.5 * math.sqrt(32) * 8),
-        "E is missing: σ² is the variance of one *number*, and |s|² sums E of them.":
-            32 / (0.5 * math.sqrt(32)),
-        "This is MoCapsNet's setting. How long is s_j with it, by the formula for E|s_j|²?": 0.01,
+        expected / 2: "This is the answer for input length 1. Inputs of length 1/2 need W twice as large.",
+        expected / 32: "The couplings are missing: each vote counts only 1/J, so W must be J = 32 times larger.",
+        expected**2: "This is the variance σ². The question asks for the standard deviation.",
+        32 / (0.5 * 32 * math.sqrt(8)):
+            "Here I stands without its root: the votes add up as a random walk, √I long, not I.",
+        32 / (0.5 * math.sqrt(32) * 8): "E stands without its root: |s|² sums E numbers, so |s| grows as √E.",
+        32 / (0.5 * math.sqrt(32)): "E is missing: σ² is the variance of one *number*, and |s|² sums E of them.",
+        0.01: "This is MoCapsNet's setting. How long is s_j with it, by the formula for E|s_j|²?",
     }  # fmt: skip
-    if math.isclose(sigma, expected, rel_tol=0.01):
-        return Verdict(True, "σ = 32 / (1/2 · √(32·8)) = 4: much larger than the usual initial weights.")
-    for explanation, mistake in mistakes.items():
-        if math.isclose(sigma, mistake, rel_tol=0.01):
-            return Verdict(False, explanation)
-    length = math.sqrt(32 * 8) * sigma * 0.5 / 32
-    return Verdict(False, f"With σ = {sigma:.4g} the typical |s| is {length:.3g}; it should be 1.")
+
+    def advice(sigma: float) -> str:
+        length = math.sqrt(32 * 8) * sigma * 0.5 / 32
+        return f"With σ = {sigma:.4g} the typical |s| is {length:.3g}; it should be 1."
+
+    return check_number(answer, {expected: praise}, mistakes, advice, relative=0.01)
 
 
 def gain(answer: float) -> Verdict:
@@ -105,27 +92,17 @@ def gain(answer: float) -> Verdict:
     >>> gain(2.5).right
     True
     """
-    g = to_number(answer)
-    if isinstance(g, Verdict):
-        return g
-    if math.isclose(g, 2.5, rel_tol=0.01):
-        return Verdict(
-            True,
-            "f(2.5 · 0.8) = f(2) = 4/5. The other fixed point, 0.2, is the length to exceed.",
-        )
-    if math.isclose(g, 2.0, rel_tol=0.01):
-        return Verdict(
-            False, "f(2) = 0.8 is right, but 2 is the length g · n after the gain. Divide it by n = 0.8."
-        )
-    if math.isclose(g, 1.25, rel_tol=0.01):
-        return Verdict(False, "This undoes the factor 0.8 but not the squash. Which |s| gives |v| = 0.8?")
-    if math.isclose(g, 6.25, rel_tol=0.01):
-        return Verdict(False, "This is g². From g² n² - g² n + 1 = 0 take one more root.")
-    if g < 2:
-        return Verdict(
-            False, f"With g = {g:g}, below 2, the only fixed point is 0: every length shrinks to 0."
-        )
-    stays = float(squash(torch.tensor([0.8 * g], dtype=torch.float64)))
-    return Verdict(
-        False, f"With g = {g:g}, length 0.8 becomes {stays:.3f} in the next layer: it does not stay."
-    )
+    praise = "f(2.5 · 0.8) = f(2) = 4/5. The other fixed point, 0.2, is the length to exceed."
+    mistakes = {
+        2.0: "f(2) = 0.8 is right, but 2 is the length g · n after the gain. Divide it by n = 0.8.",
+        1.25: "This undoes the factor 0.8 but not the squash. Which |s| gives |v| = 0.8?",
+        6.25: "This is g². From g² n² - g² n + 1 = 0 take one more root.",
+    }
+
+    def advice(g: float) -> str:
+        if g < 2:
+            return f"With g = {g:g}, below 2, the only fixed point is 0: every length shrinks to 0."
+        stays = float(squash(torch.tensor([0.8 * g], dtype=torch.float64)))
+        return f"With g = {g:g}, length 0.8 becomes {stays:.3f} in the next layer: it does not stay."
+
+    return check_number(answer, {2.5: praise}, mistakes, advice, relative=0.01)

@@ -32,8 +32,7 @@ def update(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
         random_tensor(B, I, J, E, seed=1),
         random_tensor(B, J, E, seed=2),
     )
-    if isinstance(result := call_answer(answer, logits, votes, v), Verdict):
-        return result
+    result = call_answer(answer, logits, votes, v)
     agreement = torch.einsum("bije,bje->bij", votes, v)
     cosine = torch.cosine_similarity(votes, v[:, None], dim=-1)
     mistakes = {
@@ -66,8 +65,7 @@ def shift(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     side = 3  # B = I = J, so that any broadcasting goes through, also the wrong one
     logits, constants = random_tensor(side, side, side), 1 + random_tensor(side, side, seed=3)
-    if isinstance(result := call_answer(answer, logits, constants), Verdict):
-        return result
+    result = call_answer(answer, logits, constants)
     per_input = constants[:, :, None]
     mistakes = {
         "Nothing was added. Add each input capsule's constant to its logits.": logits,
@@ -98,8 +96,7 @@ def single_round(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     votes = random_tensor(B, I, J, E, seed=4)
-    if isinstance(result := call_answer(answer, votes), Verdict):
-        return result
+    result = call_answer(answer, votes)
     total = votes.sum(dim=1)
     mistakes = {
         "The squash is missing: these vectors may be longer than 1.": total / J,
@@ -128,8 +125,7 @@ def softmax_axis(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     logits = random_tensor(J, B, I, seed=5)
-    if isinstance(result := call_answer(answer, logits), Verdict):
-        return result
+    result = call_answer(answer, logits)
     mistakes = {
         "Here the couplings of one *output* capsule sum to one: the softmax ran over I, the last axis here.":
             logits.softmax(dim=2),

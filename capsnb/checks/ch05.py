@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number, unanswered
+from capsnb.checks import Verdict, call, call_answer, check_number, compare_tensors, random_tensor
 
 B, T, J, E, D = 2, 5, 3, 4, 6  # all different, so that a mixed-up axis shows in the shape
 CIFAR = {"B": 128, "I": 2048, "J": 32, "D": 8, "E": 8}
@@ -25,24 +25,21 @@ def votes_megabytes(answer: object) -> Verdict:
     >>> votes_megabytes(67.1)
     ✗ Not yet. That counts numbers. A float32 takes four bytes.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
     numbers = CIFAR["B"] * CIFAR["I"] * CIFAR["J"] * CIFAR["E"] / 1e6
-    known_answers = [
-        (4 * numbers, True, "B × I × J × E numbers of four bytes; W has the same I, J and E, and no batch."),
-        (4 * numbers * 1e6 / 2**20, True, "You counted in mebibytes, 2^20 bytes; in megabytes it is a little more."),
-        (numbers, False, "That counts numbers. A float32 takes four bytes."),
-        (4 * numbers / CIFAR["B"], False, "That is one image. There are 128 in the batch."),
-        (4 * numbers / CIFAR["E"], False, "Those are logits. A vote is a vector of E numbers."),
-        (4 * numbers * CIFAR["D"], False, "D is summed over: a vote has E numbers, not E × D."),
-        (4 * numbers * 1e6, False, "Those are bytes. A megabyte has a million of them."),
-        (8 * numbers, False, "Those would be float64. A float32 takes four bytes."),
-    ]  # fmt: skip
-    for known, is_correct, why in known_answers:
-        if abs(value - known) <= 0.005 * known:
-            return Verdict(is_correct, why)
-    return Verdict(False, "Multiply B, I, J, E and the four bytes of a float32, and divide by a million.")
+    right = {
+        4 * numbers: "B × I × J × E numbers of four bytes; W has the same I, J and E, and no batch.",
+        4 * numbers * 1e6 / 2**20: "You counted in mebibytes, 2^20 bytes; in megabytes it is a little more.",
+    }
+    wrong = {
+        numbers: "That counts numbers. A float32 takes four bytes.",
+        4 * numbers / CIFAR["B"]: "That is one image. There are 128 in the batch.",
+        4 * numbers / CIFAR["E"]: "Those are logits. A vote is a vector of E numbers.",
+        4 * numbers * CIFAR["D"]: "D is summed over: a vote has E numbers, not E × D.",
+        4 * numbers * 1e6: "Those are bytes. A megabyte has a million of them.",
+        8 * numbers: "Those would be float64. A float32 takes four bytes.",
+    }
+    advice = "Multiply B, I, J, E and the four bytes of a float32, and divide by a million."
+    return check_number(answer, right, wrong, advice, relative=0.005)
 
 
 def weight_gradient(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -62,8 +59,7 @@ def weight_gradient(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdi
         random_tensor(B, J, E, seed=1),
         random_tensor(B, T, D, seed=2),
     )
-    if isinstance(result := call_answer(answer, c, ds, u), Verdict):
-        return result
+    result = call_answer(answer, c, ds, u)
     expected = torch.einsum("btj,bje,btd->tjed", c, ds, u)
     mistakes = {
         "The mean over the batch was taken. W is one for all images, and its gradient is their sum.": expected / B,
@@ -89,37 +85,19 @@ def traffic(answer: Callable[..., float]) -> Verdict:
     >>> traffic(lambda B, I, J, D, E, R: R * (B * I * D + I * J * E * D)).right
     True
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
     sizes = {"B": 3, "I": 11, "J": 5, "D": 7, "E": 2, "R": 4}
-    try:
-        value = to_number(answer(**sizes))
-    except Exception as error:  # every error of a learner's code belongs in the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    if isinstance(value, Verdict):
-        return value
-    B, I, J, D, E, R = (sizes[name] for name in "BIJDER")
+    B, I, J, D, E, R = sizes.values()
     u, W = B * I * D, I * J * E * D
+    praise = "Both are read once a round, whatever the size of a tile. Votes are neither written nor read."
     mistakes = {
         u + W: "That is one round. Each of the R rounds (iterations) goes through all tiles again.",
-        R
-        * (
-            u + B * W
-        ): "W is read once a round, for all images of the batch together: that is the purpose of the tile.",
-        R
-        * (
-            u + W + B * I * J * E
-        ): "The votes of a tile are computed and used at once. They are never read back.",
-        (R + 1)
-        * (u + W): "The extra round is the backward pass. The question is about the forward pass only.",
+        R * (u + B * W):
+            "W is read once a round, for all images of the batch together: that is the purpose of the tile.",
+        R * (u + W + B * I * J * E):
+            "The votes of a tile are computed and used at once. They are never read back.",
+        (R + 1) * (u + W): "The extra round is the backward pass. The question is about the forward pass only.",
         R * u: "Those are the capsules alone. The matrices of each tile must be read as well.",
         R * W: "Those are the matrices alone. The capsules of each tile must be read as well.",
-    }
-    if value == R * (u + W):
-        return Verdict(
-            True,
-            "Both are read once a round, whatever the size of a tile. Votes are neither written nor read.",
-        )
-    return Verdict(
-        False, mistakes.get(int(value), "Ask for each round: how often is each number of u and of W needed?")
-    )
+    }  # fmt: skip
+    advice = "Ask for each round: how often is each number of u and of W needed?"
+    return check_number(call(answer, **sizes), {R * (u + W): praise}, mistakes, advice)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number
+from capsnb.checks import Verdict, call_answer, check_number, compare_tensors, random_tensor
 
 J, E = 5, 3
 
@@ -26,35 +26,19 @@ def constant_answer(answer: object) -> Verdict:
     >>> constant_answer(0.81)
     ✗ Not yet. That is length 0, silence. A small length costs the nine classes less than it saves the right one.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
-    known_answers = [
-        (
-            0.5236,
-            True,
-            "0.524, at length 27/110. A network with this loss gives the same output for every image.",
-        ),
-        (
-            27 / 110,
-            False,
-            "That is the best length. Put it into the loss.",
-        ),
-        (
-            0.81,
-            False,
+    praise = "0.524, at length 27/110. A network with this loss gives the same output for every image."
+    mistakes = {
+        27 / 110: "That is the best length. Put it into the loss.",
+        0.81:
             "That is length 0, silence. A small length costs the nine classes less than it saves the right one.",
-        ),
-        (0.576, False, "The factor 1/2 of the wrong classes is missing."),
-        (0.88, False, "That is length 1/2 for all. It is not the best one: set the derivative to zero."),
-        (0.64, False, "That is length 0.1, which costs the wrong classes nothing. A little more is better still."),
-        (0.64 / 3, False, "There are nine wrong classes, not one."),
-        (0, False, "No single length satisfies both margins: one class must be long, and nine short."),
-    ]  # fmt: skip
-    for known, is_correct, why in known_answers:
-        if abs(value - known) <= 0.002:
-            return Verdict(is_correct, why)
-    return Verdict(False, "Write the loss with one length for all ten, and set its derivative to zero.")
+        0.576: "The factor 1/2 of the wrong classes is missing.",
+        0.88: "That is length 1/2 for all. It is not the best one: set the derivative to zero.",
+        0.64: "That is length 0.1, which costs the wrong classes nothing. A little more is better still.",
+        0.64 / 3: "There are nine wrong classes, not one.",
+        0: "No single length satisfies both margins: one class must be long, and nine short.",
+    }  # fmt: skip
+    advice = "Write the loss with one length for all ten, and set its derivative to zero."
+    return check_number(answer, {0.5236: praise}, mistakes, advice, absolute=0.002)
 
 
 def relative_growth(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -72,8 +56,7 @@ def relative_growth(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) 
     """
     u, w = random_tensor(4, 6, 2), random_tensor(4, 6, 2, seed=1)
     fu, fw = random_tensor(4, J, E, seed=2), random_tensor(4, J, E, seed=3)
-    if isinstance(result := call_answer(answer, u, w, fu, fw), Verdict):
-        return result
+    result = call_answer(answer, u, w, fu, fw)
 
     def size(x: Tensor) -> Tensor:
         return x.flatten(1).norm(dim=1)
@@ -107,24 +90,24 @@ def horizon(answer: object) -> Verdict:
     >>> horizon(math.log(1000) / math.log(1.7)).right
     True
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
-    exact = math.log(1000) / math.log(1.7)  # 13.02
-    known_answers = [
-        (exact, 0.06, True, "About 13. The growth of a single layer looks harmless; a depth is a power."),
-        (14, 0.01, True, "Rounded up to whole layers. The growth of one looks harmless; a depth is a power."),
-        (1000 / 1.7, 1, False, "Growth multiplies from layer to layer; it does not add up."),
-        (1000 / 0.7, 1, False, "That is 70 % of a *thousandth* each time, added. Growth multiplies."),
-        (math.log(1000), 0.01, False, "Divide by the logarithm of 1.7, the growth of one layer."),
-        (math.log10(1000), 0.01, False, "The growth is three powers of ten. How many layers give one power of ten?"),
-    ]  # fmt: skip
-    for known, slack, is_correct, why in known_answers:
-        if abs(value - known) <= slack:
-            return Verdict(is_correct, why)
-    if value > 0:
-        return Verdict(False, f"1.7^{value:g} is {1.7 ** min(value, 1000):.3g}; it should be 1000.")
-    return Verdict(False, "Solve 1.7^n = 1000 for n.")
+    right = {
+        math.log(1000) / math.log(1.7):
+            "About 13. The growth of a single layer looks harmless; a depth is a power.",
+        14: "Rounded up to whole layers. The growth of one looks harmless; a depth is a power.",
+    }  # fmt: skip
+    wrong = {
+        1000 / 1.7: "Growth multiplies from layer to layer; it does not add up.",
+        1000 / 0.7: "That is 70 % of a *thousandth* each time, added. Growth multiplies.",
+        math.log(1000): "Divide by the logarithm of 1.7, the growth of one layer.",
+        math.log10(1000): "The growth is three powers of ten. How many layers give one power of ten?",
+    }
+
+    def advice(value: float) -> str:
+        if value > 0:
+            return f"1.7^{value:g} is {1.7 ** min(value, 1000):.3g}; it should be 1000."
+        return "Solve 1.7^n = 1000 for n."
+
+    return check_number(answer, right, wrong, advice, relative=0.0045)
 
 
 def identity(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
@@ -142,8 +125,7 @@ def identity(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
     True
     """
     W, gain = random_tensor(J, J, E, E), 1.5
-    if isinstance(result := call_answer(answer, W, gain), Verdict):
-        return result
+    result = call_answer(answer, W, gain)
     of_capsules, of_numbers = torch.eye(J, dtype=W.dtype)[:, :, None, None], torch.eye(E, dtype=W.dtype)
     both = of_capsules * of_numbers
     mistakes = {

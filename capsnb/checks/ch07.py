@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number, unanswered
+from capsnb.checks import Verdict, call_answer, check_function, compare_tensors, random_tensor
 
 B, J, E = 2, 3, 4  # all different, so that a mixed-up axis shows in the shape
 
@@ -24,41 +24,19 @@ def length_bound(answer: Callable[[int], float]) -> Verdict:
     >>> length_bound(lambda n: n)
     ✗ Not yet. That counts what the layers add. The capsule that came in has a length too.
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    sizes = (0, 1, 5, 16)
-    try:
-        values = [to_number(answer(n)) for n in sizes]
-    except Exception as error:  # every error of a learner's code belongs in the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    found = []
-    for value in values:
-        if isinstance(value, Verdict):
-            return value
-        found.append(value)
     mistakes: dict[str, Callable[[int], float]] = {
         "That counts what the layers add. The capsule that came in has a length too.": lambda n: n,
-        "A capsule stays below 1 only if a squash is the last operation. Here the last operation is a sum.": (
-            lambda n: 1
-        ),
-        "Lengths that double would need an f as long as x. A squash gives at most 1, however long its input.": (
-            lambda n: 2**n
-        ),
-        "Independent directions would add like that, on average. A bound must hold when all point the same way.": (
-            lambda n: (n + 1) ** 0.5
-        ),
+        "A capsule stays below 1 only if a squash is the last operation. Here the last operation is a sum.":
+            lambda n: 1,
+        "Lengths that double would need an f as long as x. A squash gives at most 1, however long its input.":
+            lambda n: 2**n,
+        "Independent directions would add like that, on average. A bound must hold when all point the same way.":
+            lambda n: (n + 1) ** 0.5,
         "One too many: n layers add n capsules to the one that came in.": lambda n: n + 2,
-    }
-    if found == [n + 1 for n in sizes]:
-        return Verdict(
-            True, "The input is shorter than 1, and each layer adds less than 1: use the triangle inequality."
-        )
-    for why, mistake in mistakes.items():
-        if all(abs(value - mistake(n)) < 1e-6 for value, n in zip(found, sizes, strict=True)):
-            return Verdict(False, why)
-    return Verdict(
-        False, "Ask for one layer first: |x + f(x)| is at most |x| + |f(x)|, and |f(x)| is below what?"
-    )
+    }  # fmt: skip
+    praise = "The input is shorter than 1, and each layer adds less than 1: use the triangle inequality."
+    advice = "Ask for one layer first: |x + f(x)| is at most |x| + |f(x)|, and |f(x)| is below what?"
+    return check_function(answer, lambda n: n + 1, mistakes, [(0,), (1,), (5,), (16,)], praise, advice)
 
 
 def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -75,8 +53,7 @@ def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     True
     """
     jacobian, g = random_tensor(E, E), random_tensor(E, seed=1)
-    if isinstance(result := call_answer(answer, jacobian, g), Verdict):
-        return result
+    result = call_answer(answer, jacobian, g)
     mistakes = {
         "That is a layer without a shortcut. Both terms of the sum get its gradient.": jacobian.T @ g,
         "The Jacobian maps changes of the input to changes of the output. Gradients go the other way: transpose it.": g
@@ -103,35 +80,18 @@ def paths(answer: Callable[[int], int]) -> Verdict:
     >>> paths(lambda n: 2 ** (n - 1)).right
     True
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    sizes = (1, 2, 5, 16)
-    try:
-        values = [to_number(answer(n)) for n in sizes]
-    except Exception as error:  # every error of a learner's code belongs in the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    for value in values:
-        if isinstance(value, Verdict):
-            return value
-    if values == [2 ** (n - 1) for n in sizes]:
-        return Verdict(True, "Half of them: every path has a twin that differs in this layer alone.")
     mistakes: dict[str, Callable[[int], float]] = {
         "Those are all paths. Which of them went through the deleted layer?": lambda n: 2**n,
-        "That counts layers. At each layer a path goes through the layer or through the shortcut.": lambda n: (
-            n - 1
-        ),
-        "Only the path through all layers was taken away. Every path that uses the deleted layer is lost.": lambda n: (
-            2**n - 1
-        ),
+        "That counts layers. At each layer a path goes through the layer or through the shortcut.":
+            lambda n: n - 1,
+        "Only the path through all layers was taken away. Every path that uses the deleted layer is lost.":
+            lambda n: 2**n - 1,
         "Without a shortcut, deleting a layer leaves no path. The shortcut around it stays.": lambda n: 0,
         "Two choices at each of n layers are 2 to the power of n, not n squared.": lambda n: (n - 1) ** 2,
-    }
-    for why, mistake in mistakes.items():
-        if values == [mistake(n) for n in sizes]:
-            return Verdict(False, why)
-    return Verdict(
-        False, "Write the paths of two layers down: there are four. Delete the second layer, and count again."
-    )
+    }  # fmt: skip
+    praise = "Half of them: every path has a twin that differs in this layer alone."
+    advice = "Write the paths of two layers down: there are four. Delete the second layer, and count again."
+    return check_function(answer, lambda n: 2 ** (n - 1), mistakes, [(1,), (2,), (5,), (16,)], praise, advice)
 
 
 def weighted(
@@ -161,8 +121,7 @@ def weighted(
             y = step(y, layer(y), alpha)
         return y
 
-    if isinstance(result := call_answer(answer, x, layers, alphas), Verdict):
-        return result
+    result = call_answer(answer, x, layers, alphas)
     once = x + alphas[0] * layers[0](x)
     mistakes = {
         "The factors alpha are not used.": run(lambda y, f, a: y + f),

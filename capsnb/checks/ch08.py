@@ -29,8 +29,7 @@ def scale(answer: Callable[[Tensor, Tensor, int, float], Tensor]) -> Verdict:
     """
     d_o = 1 + random_tensor(B).abs()
     d_p, odds = d_o / 4, P / (1 - P)
-    if isinstance(result := call_answer(answer, d_p, d_o, J, P), Verdict):
-        return result
+    result = call_answer(answer, d_p, d_o, J, P)
     top = math.log(P * (J - 1)) - math.log(1 - P)
     expected = top / (d_p - d_o)
     mistakes = {
@@ -61,8 +60,7 @@ def shorten(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     votes, u = random_tensor(B, I, J, E), random_tensor(B, I, D, seed=1)
     u[:, 0] *= 9  # longer than its votes, which must stay as they are
-    if isinstance(result := call_answer(answer, votes, u), Verdict):
-        return result
+    result = call_answer(answer, votes, u)
     length = u.norm(dim=-1)[:, :, None, None]
     mistakes = {
         "Nothing was shortened.": votes,
@@ -94,8 +92,7 @@ def e_step(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdic
     """
     votes, mean = random_tensor(B, I, J, E), random_tensor(B, J, E, seed=1)
     variance, a = 0.5 + random_tensor(B, J, E, seed=2).abs(), random_tensor(B, J, seed=3).sigmoid()
-    if isinstance(result := call_answer(answer, votes, mean, variance, a), Verdict):
-        return result
+    result = call_answer(answer, votes, mean, variance, a)
     squares = ((votes - mean[:, None]).square() / variance[:, None]).sum(-1)
     log_sigma, log_a = variance.log().sum(-1)[:, None] / 2, a.log()[:, None]
     logits = log_a - squares / 2 - log_sigma
@@ -109,13 +106,8 @@ def e_step(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdic
         "The factor 1/2 in front of the squares is missing.": (logits - squares / 2).softmax(2),
         "The activation itself was added; its logarithm belongs here.": (logits - log_a + a[:, None]).softmax(2),
     }  # fmt: skip
-    return compare_tensors(
-        result,
-        logits.softmax(2),
-        mistakes,
-        "Each vote is divided in proportion to density times activation.",
-        "[B, I, J]",
-    )
+    praise = "Each vote is divided in proportion to density times activation."
+    return compare_tensors(result, logits.softmax(2), mistakes, praise, "[B, I, J]")
 
 
 def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -133,8 +125,7 @@ def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Ve
     """
     shares, variance = 0.3 + random_tensor(B, J).abs(), 0.2 + random_tensor(B, J, E, seed=1).abs()
     beta_u, beta_a = random_tensor(J, seed=2), random_tensor(J, seed=3)
-    if isinstance(result := call_answer(answer, shares, variance, beta_u, beta_a), Verdict):
-        return result
+    result = call_answer(answer, shares, variance, beta_u, beta_a)
     log_sigma = variance.log().sum(-1) / 2
     cost = shares * (E * beta_u + log_sigma)
     expected = (beta_a - cost).sigmoid()
@@ -146,10 +137,5 @@ def activation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Ve
         "The shares are missing: each vote that belongs to the cloud has to be described.":
             (beta_a - E * beta_u - log_sigma).sigmoid(),
     }  # fmt: skip
-    return compare_tensors(
-        result,
-        expected,
-        mistakes,
-        "A cloud with a low cost is active: small variances give large activations.",
-        "[B, J]",
-    )
+    praise = "A cloud with a low cost is active: small variances give large activations."
+    return compare_tensors(result, expected, mistakes, praise, "[B, J]")

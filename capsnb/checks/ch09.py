@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, to_number
+from capsnb.checks import Verdict, call_answer, check_number, compare_tensors
 
 
 def shares(answer: Callable[[int, float], Tensor]) -> Verdict:
@@ -25,8 +25,6 @@ def shares(answer: Callable[[int, float], Tensor]) -> Verdict:
     """
     n, gamma = 5, 0.8
     found = call_answer(answer, n, gamma)
-    if isinstance(found, Verdict):
-        return found
     steps = torch.arange(n, 0, -1, dtype=torch.float64)  # in which each layer's output has moved x
     expected = 1 - gamma**steps
     mistakes = {
@@ -56,31 +54,25 @@ def half_life(answer: float) -> Verdict:
     >>> half_life(math.log(0.5) / math.log(0.9)).right
     True
     """
-    layers = to_number(answer)
-    if isinstance(layers, Verdict):
-        return layers
     expected = math.log(0.5) / math.log(0.9)
-    if math.isclose(layers, expected, rel_tol=0.005):
-        return Verdict(
-            True, f"{expected:.1f} layers: with three blocks of two layers, no weight reaches one half."
-        )
+    praise = f"{expected:.1f} layers: with three blocks of two layers, no weight reaches one half."
     mistakes = {
-        "These are 5 layers, as if each brought the same tenth. The velocity fades, so later layers add less.": 5,
-        "Nearly: ln 2 · 1/(1 - gamma) is the rule for gamma close to 1. Take the logarithm of 0.9.":
-            10 * math.log(2),
-        "This is 1/(1 - gamma), the *mass*; after so many layers about two thirds have arrived.": 10,
-        "This is gamma/(1 - gamma), by how many layers the network is late in the long run.": 9,
-        "A sign slipped: both logarithms are negative, their ratio is not.": -expected,
-        "Upside down: divide by the logarithm of gamma.": 1 / expected,
+        5: "These are 5 layers, as if each brought the same tenth. The velocity fades, so later layers add less.",
+        10 * math.log(2):
+            "Nearly: ln 2 · 1/(1 - gamma) is the rule for gamma close to 1. Take the logarithm of 0.9.",
+        10: "This is 1/(1 - gamma), the *mass*; after so many layers about two thirds have arrived.",
+        9: "This is gamma/(1 - gamma), by how many layers the network is late in the long run.",
+        -expected: "A sign slipped: both logarithms are negative, their ratio is not.",
+        1 / expected: "Upside down: divide by the logarithm of gamma.",
+        7: "Rounded up it is 7; give the number before rounding.",
     }  # fmt: skip
-    for explanation, mistake in mistakes.items():
-        if math.isclose(layers, mistake, rel_tol=0.005):
-            return Verdict(False, explanation)
-    if layers == 7:
-        return Verdict(False, "Rounded up it is 7; give the number before rounding.")
-    if layers < 0:
-        return Verdict(False, "A layer's output cannot act before it is computed: the number is positive.")
-    return Verdict(False, f"After {layers:.4g} layers 1 - 0.9^k is {1 - 0.9**layers:.3f}; it should be 0.5.")
+
+    def advice(layers: float) -> str:
+        if layers < 0:
+            return "A layer's output cannot act before it is computed: the number is positive."
+        return f"After {layers:.4g} layers 1 - 0.9^k is {1 - 0.9**layers:.3f}; it should be 0.5."
+
+    return check_number(answer, {expected: praise}, mistakes, advice, relative=0.005)
 
 
 def least_slope(answer: Callable[[float], float]) -> Verdict:
@@ -97,8 +89,6 @@ def least_slope(answer: Callable[[float], float]) -> Verdict:
     """
     gammas = torch.tensor([0.0, 0.3, 0.5, 0.9], dtype=torch.float64)
     found = call_answer(lambda: _column(answer, gammas)) if callable(answer) else call_answer(answer)
-    if isinstance(found, Verdict):
-        return found
     root = gammas.sqrt()
     expected = (1 - root) / (1 + root)
     mistakes = {
@@ -109,13 +99,8 @@ def least_slope(answer: Callable[[float], float]) -> Verdict:
         "This is the other edge: between the two the paths oscillate, above this one each layer overshoots. The "
         "least slope is the smaller solution, and falls as gamma grows.": 1 / expected,
     }
-    return compare_tensors(
-        found,
-        expected,
-        mistakes,
-        "At 0.9 a slope of 0.026 is enough, without momentum it takes 1.",
-        "a number",
-    )
+    praise = "At 0.9 a slope of 0.026 is enough, without momentum it takes 1."
+    return compare_tensors(found, expected, mistakes, praise, "a number")
 
 
 def _column(answer: Callable[[float], float], gammas: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number
+from capsnb.checks import Verdict, call_answer, check_number, compare_tensors, random_tensor, to_number
 
 
 def inverse_step(answer: Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], float], Tensor]) -> Verdict:
@@ -28,8 +28,6 @@ def inverse_step(answer: Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], f
     after = gamma * v + (1 - gamma) * x.sin()
     x_after = x + after
     found = call_answer(answer, x_after, after, torch.sin, gamma)
-    if isinstance(found, Verdict):
-        return found
 
     def pair(velocity: Tensor, place: Tensor = x) -> Tensor:
         return torch.stack([place, velocity])
@@ -104,32 +102,25 @@ def bits(answer: float) -> Verdict:
     >>> bits(math.log2(4 / 3)).right
     True
     """
-    found = to_number(answer)
-    if isinstance(found, Verdict):
-        return found
     expected = math.log2(4 / 3)
-    if math.isclose(found, expected, rel_tol=0.005):
-        return Verdict(True, f"{expected:.3f} bits: after 24 layers ten bits of every number are gone.")
+    praise = f"{expected:.3f} bits: after 24 layers ten bits of every number are gone."
     mistakes = {
-        "The sign: this many bits are *lost*, so count them positive.": -expected,
-        "These are natural units. Bits are counted with the logarithm to the base 2.": math.log(4 / 3),
-        "These are decimal digits. Bits are counted with the logarithm to the base 2.": math.log10(4 / 3),
-        "A buffer that stored each remainder as it is would need two bits. It also *gives* digits to the base 3 "
-        "back: subtract log2(3).": 2,
-        "This is what comes back out of the buffer, log2(3). What is written is log2(4); the difference is lost.":
-            math.log2(3),
-        "That is gamma = 0.9. Here four states become three.": math.log2(10 / 9),
-        "A quarter of the *values* is lost; how many bits is that?": 0.25,
+        -expected: "The sign: this many bits are *lost*, so count them positive.",
+        math.log(4 / 3): "These are natural units. Bits are counted with the logarithm to the base 2.",
+        math.log10(4 / 3): "These are decimal digits. Bits are counted with the logarithm to the base 2.",
+        2: "A buffer that stored each remainder as it is would need two bits. It also *gives* digits to the base 3 "
+        "back: subtract log2(3).",
+        math.log2(3):
+            "This is what comes back out of the buffer, log2(3). What is written is log2(4); the difference is lost.",
+        math.log2(10 / 9): "That is gamma = 0.9. Here four states become three.",
+        0.25: "A quarter of the *values* is lost; how many bits is that?",
     }  # fmt: skip
-    for explanation, mistake in mistakes.items():
-        if math.isclose(found, mistake, rel_tol=0.005):
-            return Verdict(False, explanation)
-    states = (
-        f"{found:g} bits would tell {2**found:.3g} states apart"
-        if abs(found) < 64
-        else f"{found:g} is far off"
-    )
-    return Verdict(False, f"{states}; here four become three, a ratio of 1.33.")
+
+    def advice(found: float) -> str:
+        states = f"bits would tell {2**found:.3g} states apart" if abs(found) < 64 else "is far off"
+        return f"{found:g} {states}; here four become three, a ratio of 1.33."
+
+    return check_number(answer, {expected: praise}, mistakes, advice, relative=0.005)
 
 
 def iterations_needed(answer: float) -> Verdict:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, random_tensor, to_number, unanswered
+from capsnb.checks import Verdict, call, call_answer, check_number, compare_tensors, random_tensor
 
 B, J, E, GAMMA = 2, 3, 4, 0.8
 LAYERS = 64
@@ -39,11 +39,7 @@ def backward_step(
         pair = answer(*arguments)  # type: ignore[arg-type]  # a learner's function: whatever it takes
         return torch.stack([*map(torch.as_tensor, pair)]) if isinstance(pair, tuple | list) else pair
 
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
     result = call_answer(stacked if callable(answer) else answer, dx, dv, pull, GAMMA)
-    if isinstance(result, Verdict):
-        return result
     q, rest = dx + dv, 1 - GAMMA
 
     def pair(first: Tensor, second: Tensor) -> Tensor:
@@ -82,8 +78,6 @@ def residual_backward(answer: Callable[[nn.Module, Tensor, Tensor], Sequence[Ten
     >>> residual_backward(lambda layer, x, gradient: [gradient]).right
     False
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         layer = nn.Sequential(nn.Linear(E, E), nn.Tanh()).double()
@@ -141,31 +135,20 @@ def checkpoints(answer: object) -> Verdict:
     >>> checkpoints(64)
     ✗ Not yet. That is every layer's input: no checkpoints at all.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
-    known_answers: dict[float, tuple[bool, str]] = {
-        16: (True, "8 checkpoints and the 8 inputs of one segment: twice the square root of 64."),
-        15: (True, "8 checkpoints and 7 more inputs: the first input of a segment is its checkpoint."),
-        LAYERS: (False, "That is every layer's input: no checkpoints at all."),
-        LAYERS + 1: (
-            False,
-            "With k = 1 each layer is a segment of its own, and every input is saved. Try a larger k.",
-        ),
-        8: (
-            False,
-            "Those are the checkpoints, or those of a segment. In the backward pass both are in memory at a time.",
-        ),
-        2: (False, "That is what a reversible stack saves. Checkpoints cannot be inverted."),
-        1: (
-            False,
-            "With one checkpoint at the start, its segment has 64 layers, and all their inputs are saved.",
-        ),
+    right = {
+        16: "8 checkpoints and the 8 inputs of one segment: twice the square root of 64.",
+        15: "8 checkpoints and 7 more inputs: the first input of a segment is its checkpoint.",
     }
-    is_correct, why = known_answers.get(
-        value, (False, "There are 64 / k checkpoints, and k inputs of the segment that is recomputed.")
-    )
-    return Verdict(is_correct, why)
+    wrong = {
+        LAYERS: "That is every layer's input: no checkpoints at all.",
+        LAYERS
+        + 1: "With k = 1 each layer is a segment of its own, and every input is saved. Try a larger k.",
+        8: "Those are the checkpoints, or those of a segment. In the backward pass both are in memory at a time.",
+        2: "That is what a reversible stack saves. Checkpoints cannot be inverted.",
+        1: "With one checkpoint at the start, its segment has 64 layers, and all their inputs are saved.",
+    }
+    advice = "There are 64 / k checkpoints, and k inputs of the segment that is recomputed."
+    return check_number(answer, right, wrong, advice)
 
 
 def without_velocity(answer: Callable[[float, int], float]) -> Verdict:
@@ -180,33 +163,18 @@ def without_velocity(answer: Callable[[float, int], float]) -> Verdict:
     >>> without_velocity(lambda gamma, k: (1 - gamma) / (1 - gamma**k)).right
     True
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
     gamma, k = 0.8, 3
-    try:
-        value = to_number(answer(gamma, k))
-    except Exception as error:  # every error of a learner's code belongs in the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    if isinstance(value, Verdict):
-        return value
     expected = (1 - gamma) / (1 - gamma**k)
-    known_answers = [
-        (expected, True, "One over the sum 1 + gamma + ... + gamma^(k-1). For the last layer that is one."),
-        (1 / expected, False, "Upside down: without dv the gradient is too short."),
-        (1 - gamma, False, "That is the limit far from the end. The last layer's gradient, k = 1, is right."),
-        (gamma ** (k - 1), False, "dv grows by dx and shrinks by gamma in each layer: a sum of powers, not one power."),
-        (gamma**k, False, "dv grows by dx and shrinks by gamma in each layer: a sum of powers, not one power."),
-        (
-            (1 - gamma) / (1 - gamma ** (k + 1)),
-            False,
-            "One layer too many: at the last layer, k = 1, dv is still zero.",
-        ),
-        (1 / k, False, "That would be gamma = 1, where dv keeps every dx."),
-    ]  # fmt: skip
-    for known, is_correct, why in known_answers:
-        if abs(value - known) <= 1e-6 * known:
-            return Verdict(is_correct, why)
-    return Verdict(
-        False,
-        "With dx = g throughout, write down dx + dv at the last layer, at the one before it, and so on.",
-    )
+    praise = "One over the sum 1 + gamma + ... + gamma^(k-1). For the last layer that is one."
+    one_power = "dv grows by dx and shrinks by gamma in each layer: a sum of powers, not one power."
+    mistakes = {
+        1 / expected: "Upside down: without dv the gradient is too short.",
+        1 - gamma: "That is the limit far from the end. The last layer's gradient, k = 1, is right.",
+        gamma ** (k - 1): one_power,
+        gamma**k: one_power,
+        (1 - gamma)
+        / (1 - gamma ** (k + 1)): "One layer too many: at the last layer, k = 1, dv is still zero.",
+        1 / k: "That would be gamma = 1, where dv keeps every dx.",
+    }
+    advice = "With dx = g throughout, write down dx + dv at the last layer, at the one before it, and so on."
+    return check_number(call(answer, gamma, k), {expected: praise}, mistakes, advice)

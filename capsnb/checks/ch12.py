@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, to_number, unanswered
+from capsnb.checks import Verdict, call, call_answer, check_number, compare_tensors, to_number, unanswered
 from capsnb.models import MoCapsNet, ResCapsNet
 
 BLOCK_PARAMETERS = 2 * 32 * 32 * 8 * 8
@@ -36,17 +36,11 @@ def parameters(answer: Callable[[int], int]) -> Verdict:
     >>> parameters(lambda n: 131_072 * n).right
     False
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    try:
-        values = [to_number(answer(n)) for n in (1, 3)]
-    except Exception as error:  # every error of a learner's code belongs in the verdict
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
-    one, three = values
-    if isinstance(one, Verdict) or isinstance(three, Verdict):
-        return (
-            one if isinstance(one, Verdict) else Verdict(False, "One finite number is expected for 3 blocks.")
-        )
+    one, three = (to_number(call(answer, n)) for n in (1, 3))
+    if isinstance(one, Verdict):
+        return one
+    if isinstance(three, Verdict):
+        return Verdict(False, f"For 3 blocks: {three.message}")
     if (one, three) == (OTHER_PARAMETERS + BLOCK_PARAMETERS, OTHER_PARAMETERS + 3 * BLOCK_PARAMETERS):
         return Verdict(
             True, "A straight line: every block adds the same number, and little compared with the rest."
@@ -83,22 +77,16 @@ def routed_layers(answer: object) -> Verdict:
     >>> routed_layers(40)
     ✗ Not yet. Those are the hidden ones, which the paper counts. CapsLayer 1 and CapsLayer 2 route as well.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
-    known_answers = {
-        42: "40 hidden layers, CapsLayer 1 before them and CapsLayer 2 after them.",
+    mistakes = {
         40: "Those are the hidden ones, which the paper counts. CapsLayer 1 and CapsLayer 2 route as well.",
         41: "There is a capsule layer before the blocks, and one behind them.",
         43: "Primary capsules are a convolution, without routing.",
         20: "A block has two layers.",
         22: "A block has two layers.",
     }
-    why = known_answers.get(
-        int(value) if value.is_integer() else -1,
-        "Two for each block, and the capsule layers before and after the blocks.",
-    )
-    return Verdict(value == 42, why)
+    praise = "40 hidden layers, CapsLayer 1 before them and CapsLayer 2 after them."
+    advice = "Two for each block, and the capsule layers before and after the blocks."
+    return check_number(answer, {42: praise}, mistakes, advice)
 
 
 def welch(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -116,14 +104,12 @@ def welch(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     a = torch.tensor([99.7, 99.2, 99.3, 99.6], dtype=torch.float64)
     b = torch.tensor([99.35, 99.3, 99.4], dtype=torch.float64)
     result = call_answer(answer, a, b)
-    if isinstance(result, Verdict):
-        return result
     n, m, difference = len(a), len(b), a.mean() - b.mean()
     pooled = (a.var() * (n - 1) + b.var() * (m - 1)) / (n + m - 2)
+    expected = difference / (a.var() / n + b.var() / m).sqrt()
     mistakes = {
         "That is the difference itself. Divide it by its standard error.": difference,
-        "The other way round: the first network's mean minus the second's.":
-            -difference / (a.var() / n + b.var() / m).sqrt(),
+        "The other way round: the first network's mean minus the second's.": -expected,
         "Those are spreads of single runs. The variance of a mean of n runs is n times smaller.":
             difference / (a.var() + b.var()).sqrt(),
         "The root is missing: variances add, and the standard error is the root of their sum.":
@@ -137,9 +123,7 @@ def welch(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         "The first network's mean has a standard error too.": difference / (b.var() / m).sqrt(),
     }  # fmt: skip
     praise = "Welch's t. With three runs each, it must exceed 2.8 to 4.3 to be significant at the 5 % level."
-    return compare_tensors(
-        result, difference / (a.var() / n + b.var() / m).sqrt(), mistakes, praise, "one number"
-    )
+    return compare_tensors(result, expected, mistakes, praise, "one number")
 
 
 def converted(answer: object) -> Verdict:
@@ -154,20 +138,11 @@ def converted(answer: object) -> Verdict:
     >>> converted(lambda model, gamma, sizes: model).right
     False
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
-    if not callable(answer):
-        return Verdict(
-            False, f"A function is expected, got {type(answer).__name__}: pass it without calling it."
-        )
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = ResCapsNet(**SIZES)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        try:
-            found = answer(model, GAMMA, dict(SIZES))
-        except Exception as error:  # every error of a learner's code belongs in the verdict
-            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        found = call(answer, model, GAMMA, dict(SIZES))
     if (verdict := unanswered(found)) is not None:
         return verdict
     if not isinstance(found, MoCapsNet):

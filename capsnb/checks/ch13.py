@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, check_function, to_number, unanswered
+from capsnb.checks import Verdict, call, call_answer, check_function, check_number, compare_tensors, to_number
 from capsnb.reversible import MAX_LOST_DIGITS
 
 B, J, E = 128, 32, 8
@@ -26,23 +26,17 @@ def states(answer: object) -> Verdict:
     >>> states(0.524)
     ✗ Not yet. Those are the weights alone. Their gradients and Adam's two moments are as large, each of them.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
     weights = 2 * (J * E) ** 2 * 4 / 1e6
-    known_answers = [
-        (4 * weights, True, "Four tensors of the size of the weights: 16 bytes for each trained number."),
-        (weights, False, "Those are the weights alone. Their gradients and Adam's two moments are as large, each of "
-         "them."),
-        (2 * weights, False, "Adam keeps two moments, or the gradients were forgotten: count four tensors."),
-        (3 * weights, False, "One of four is missing: weights, gradients, first moments, second moments."),
-        (weights / 2, False, "That is one layer's weights. A block has two layers, and four tensors for each."),
-        (8 * weights, False, "Those would be float64. A float32 takes four bytes."),
-    ]  # fmt: skip
-    for known, is_correct, why in known_answers:
-        if abs(value - known) <= 0.005 * known:
-            return Verdict(is_correct, why)
-    return Verdict(False, "Count the numbers in W of one layer, two layers, four tensors, four bytes.")
+    praise = "Four tensors of the size of the weights: 16 bytes for each trained number."
+    mistakes = {
+        weights: "Those are the weights alone. Their gradients and Adam's two moments are as large, each of them.",
+        2 * weights: "Adam keeps two moments, or the gradients were forgotten: count four tensors.",
+        3 * weights: "One of four is missing: weights, gradients, first moments, second moments.",
+        weights / 2: "That is one layer's weights. A block has two layers, and four tensors for each.",
+        8 * weights: "Those would be float64. A float32 takes four bytes.",
+    }
+    advice = "Count the numbers in W of one layer, two layers, four tensors, four bytes."
+    return check_number(answer, {4 * weights: praise}, mistakes, advice, relative=0.005)
 
 
 def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -66,6 +60,7 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         return found
     if found.numel() != 1:
         return Verdict(False, f"One number is expected, got a tensor of shape {tuple(found.shape)}.")
+    praise = f"{expected:.1f} MB for each block, over these five depths of the paper's first row."
     mistakes = {
         "That is the rise from the first to the last point. It ignores all points between them.":
             (y[-1] - y[0]) / (x[-1] - x[0]),
@@ -77,15 +72,9 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         "This is the covariance: divide by the spread of x.": (centred * y).mean(),
         "Upside down: these are blocks for each megabyte.": 1 / expected,
     }  # fmt: skip
-    value = float(found)
-    if math.isclose(value, float(expected), rel_tol=1e-6):
-        return Verdict(
-            True, f"{value:.1f} MB for each block, over these five depths of the paper's first row."
-        )
-    for explanation, mistake in mistakes.items():
-        if math.isclose(value, float(mistake), rel_tol=1e-6):
-            return Verdict(False, explanation)
-    return Verdict(False, f"For the paper's figures you give {value:.4g}; subtract both means and try again.")
+    value = found.reshape(())
+    advice = f"For the paper's figures you give {value:.4g}; subtract both means and try again."
+    return compare_tensors(value, expected, mistakes, praise, "one number", advice)
 
 
 def break_even_batch(answer: Callable[[int, int], float]) -> Verdict:
@@ -127,27 +116,23 @@ def deepest(answer: Callable[[float], float]) -> Verdict:
     >>> deepest(lambda gamma: math.floor(6 / -math.log10(gamma))).right
     True
     """
-    if (verdict := unanswered(answer)) is not None:
-        return verdict
+    digits = MAX_LOST_DIGITS
+    mistakes: dict[str, Callable[[float], float]] = {
+        "Digits are decimal: take the logarithm to base 10, not the natural one.":
+            lambda gamma: math.floor(digits / -math.log(gamma)),
+        "Digits are decimal: six bits are fewer than two digits.":
+            lambda gamma: math.floor(digits / -math.log2(gamma)),
+        "One too many: round down, the last layer must still fit.":
+            lambda gamma: math.floor(digits / -math.log10(gamma)) + 1,
+    }  # fmt: skip
     for gamma in (0.9, 0.5, 0.99):
-        try:
-            value = to_number(answer(gamma))
-        except Exception as error:
-            return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+        value = to_number(call(answer, gamma))
         if isinstance(value, Verdict):
             return value
-        expected = math.floor(MAX_LOST_DIGITS / -math.log10(gamma))
-        if value == expected:
-            continue
-        if value == math.floor(MAX_LOST_DIGITS / -math.log(gamma)):
-            return Verdict(False, "Digits are decimal: take the logarithm to base 10, not the natural one.")
-        if value == math.floor(MAX_LOST_DIGITS / -math.log2(gamma)):
-            return Verdict(False, "Digits are decimal: six bits are fewer than two digits.")
-        if value == expected + 1:
-            return Verdict(False, "One too many: round down, the last layer must still fit.")
-        if value == -expected or value < 0:
+        known = {mistake(gamma): explanation for explanation, mistake in mistakes.items()}
+        advice = f"At gamma {gamma} you allow {value:g} layers; n layers cost -n log10(gamma) digits."
+        if value < 0:
             return Verdict(False, "The logarithm of a gamma below 1 is negative: a sign slipped.")
-        return Verdict(
-            False, f"At gamma {gamma} you allow {value:g} layers; n layers cost -n log10(gamma) digits."
-        )
+        if value != math.floor(digits / -math.log10(gamma)):
+            return Verdict(False, known.get(value, advice))
     return Verdict(True, "131 layers at 0.9, which are 65 blocks. The limit is precision, not memory.")

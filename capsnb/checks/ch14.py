@@ -25,28 +25,18 @@ def side(answer: Callable[[int], int]) -> Verdict:
     ✗ Not yet. That is the map after the first convolution. The pooling comes after it.
     """
     mistakes: dict[str, Callable[..., float]] = {
-        "That is the map after the first convolution. The pooling comes after it.": lambda n: (
-            (n - 7) // 4 + 1
-        ),
-        "Padding adds 2 pixels on each side, 4 in all, before the convolution.": lambda n: (
-            ((n - 11) // 4 - 2) // 2 + 1
-        ),
+        "That is the map after the first convolution. The pooling comes after it.": lambda n: (n - 7) // 4 + 1,
+        "Padding adds 2 pixels on each side, 4 in all, before the convolution.":
+            lambda n: ((n - 11) // 4 - 2) // 2 + 1,
         "Padding is on both sides: it adds 2 twice.": lambda n: ((n - 9) // 4 - 2) // 2 + 1,
-        "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.": lambda n: (
-            ((n - 7) // 4 + 1) // 2
-        ),
-        "A window either fits or it does not: divide whole numbers with //.": lambda n: (
-            ((n - 7) / 4 - 2) / 2 + 1
-        ),
-    }
-    return check_function(
-        answer,
-        lambda n: ((n - 7) // 4 - 2) // 2 + 1,
-        mistakes,
-        [(n,) for n in (15, 28, 32, 64, 225)],
-        "A window of k pixels with stride s fits (n + 2 padding - k) // s + 1 times, here for conv and pooling.",
-        "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?",
-    )
+        "The pooling's window is 3 wide: it fits (side - 3) // 2 + 1 times, not side // 2 times.":
+            lambda n: ((n - 7) // 4 + 1) // 2,
+        "A window either fits or it does not: divide whole numbers with //.": lambda n: ((n - 7) / 4 - 2) / 2 + 1,
+    }  # fmt: skip
+    cases = [(n,) for n in (15, 28, 32, 64, 225)]
+    praise = "A window of k pixels with stride s fits (n + 2 padding - k) // s + 1 times, here for conv and pooling."
+    advice = "Begin with the first convolution alone: how often do 11 pixels with step 4 fit into n + 4?"
+    return check_function(answer, lambda n: ((n - 7) // 4 - 2) // 2 + 1, mistakes, cases, praise, advice)
 
 
 def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) -> Verdict:
@@ -63,43 +53,31 @@ def head_parameters(answer: Callable[[int, int, int, int, int, int, int], int]) 
     'Those are the transformation matrices. The convolution that makes the primary capsules has weights too.'
     """
 
-    def convolution(C: int, types: int, D: int, kernel: int) -> int:
+    def convolution(C: int, types: int, D: int, kernel: int, *_: int) -> int:
         return types * D * (C * kernel**2 + 1)
 
+    def matrices(C: int, types: int, D: int, kernel: int, places: int, J: int, E: int) -> int:
+        return types * places * J * E * D
+
     mistakes: dict[str, Callable[..., float]] = {
-        "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.": (
-            lambda C, types, D, kernel, places, J, E: types * places * J * E * D
-        ),
-        "That is the convolution. Each pair of capsules has a matrix as well.": (
-            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel)
-        ),
-        "Each channel of a convolution has a bias.": lambda C, types, D, kernel, places, J, E: (
-            convolution(C, types, D, kernel) - types * D + types * places * J * E * D
-        ),
-        "A kernel is square: kernel * kernel numbers for each pair of channels.": (
-            lambda C, types, D, kernel, places, J, E: (
-                types * D * (C * kernel + 1) + types * places * J * E * D
-            )
-        ),
-        "That would be one matrix for each type. Here every place has matrices of its own.": (
-            lambda C, types, D, kernel, places, J, E: convolution(C, types, D, kernel) + types * J * E * D
-        ),
-        "A convolution has the same weights at every place: only the matrices count places.": (
-            lambda C, types, D, kernel, places, J, E: (
-                places * (convolution(C, types, D, kernel) + types * J * E * D)
-            )
-        ),
-    }
-    return check_function(
-        answer,
-        lambda C, types, D, kernel, places, J, E: (
-            convolution(C, types, D, kernel) + types * places * J * E * D
-        ),
-        mistakes,
-        [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)],
-        "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters.",
-        "Count the convolution first (its weights and its biases), then the matrices W_ij.",
+        "Those are the transformation matrices. The convolution that makes the primary capsules has weights too.":
+            matrices,
+        "That is the convolution. Each pair of capsules has a matrix as well.": convolution,
+        "Each channel of a convolution has a bias.":
+            lambda C, types, D, *more: convolution(C, types, D, *more) - types * D + matrices(C, types, D, *more),
+        "A kernel is square: kernel * kernel numbers for each pair of channels.":
+            lambda C, types, D, kernel, *more: types * D * (C * kernel + 1) + matrices(C, types, D, kernel, *more),
+        "That would be one matrix for each type. Here every place has matrices of its own.":
+            lambda *given: convolution(*given) + matrices(*given) // given[4],
+        "A convolution has the same weights at every place: only the matrices count places.":
+            lambda *given: given[4] * convolution(*given) + matrices(*given),
+    }  # fmt: skip
+    cases = [(4, 3, 2, 5, 6, 7, 8), (256, 32, 8, 1, 4, 10, 16), (32, 16, 8, 9, 81, 10, 16)]
+    praise = (
+        "A convolution, and a matrix of E x D for every pair of capsules. Routing itself has no parameters."
     )
+    advice = "Count the convolution first (its weights and its biases), then the matrices W_ij."
+    return check_function(answer, lambda *n: convolution(*n) + matrices(*n), mistakes, cases, praise, advice)
 
 
 def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Verdict:
@@ -115,8 +93,7 @@ def residual_block(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor
     True
     """
     x, branch = random_tensor(B, C, SIDE, SIDE), torch.sin
-    if isinstance(result := call_answer(answer, x, branch), Verdict):
-        return result
+    result = call_answer(answer, x, branch)
     mistakes = {
         "The last step is missing: a ReLU after the sum.": x + branch(x),
         "That is the branch alone. Where is the shortcut?": torch.relu(branch(x)),
@@ -142,8 +119,7 @@ def as_capsules(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     sums = random_tensor(B, J)
-    if isinstance(result := call_answer(answer, sums), Verdict):
-        return result
+    result = call_answer(answer, sums)
     scores = sums.sigmoid()
     mistakes = {
         "The numbers are right. A capsule is a vector, even if of one number: an axis is missing.": scores,

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, compare_tensors, to_number
+from capsnb.checks import Verdict, call_answer, check_number, compare_tensors
 
 ACCURACY, HALF_WIDTH = 0.995, 0.001
 
@@ -25,43 +25,22 @@ def images_needed(answer: object) -> Verdict:
     >>> images_needed(19_000).right
     True
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
     z, variance = NormalDist().inv_cdf(0.975), ACCURACY * (1 - ACCURACY)
     truth = z**2 * variance / HALF_WIDTH**2
-    if _near(value, truth):
-        return Verdict(
-            True,
-            "Nearly twice MNIST's test set. A tenth of the width always takes a hundred times the images.",
-        )
-    mistakes = [
-        (
-            variance / HALF_WIDTH**2,
+    praise = "Nearly twice MNIST's test set. A tenth of the width always takes a hundred times the images."
+    mistakes = {
+        variance / HALF_WIDTH**2:
             "That is one standard error. A 95 % interval extends 1.96 standard errors to each side.",
-        ),
-        (
-            z * variance / HALF_WIDTH**2,
-            "The half-width is z standard errors, so z is squared together with them.",
-        ),
-        (z**2 * variance / HALF_WIDTH, "The square root of N is still there: square the half-width as well."),
-        (
-            z**2 * ACCURACY / HALF_WIDTH**2,
-            "The variance of one image is p (1 - p): the factor 1 - p is missing.",
-        ),
-        (
-            z**2 * 0.25 / HALF_WIDTH**2,
+        z * variance / HALF_WIDTH**2: "The half-width is z standard errors, so z is squared together with them.",
+        z**2 * variance / HALF_WIDTH: "The square root of N is still there: square the half-width as well.",
+        z**2 * ACCURACY / HALF_WIDTH**2: "The variance of one image is p (1 - p): the factor 1 - p is missing.",
+        z**2 * 0.25 / HALF_WIDTH**2:
             "That is the worst case, an accuracy of one half. At 99.5 % far fewer are needed.",
-        ),
-        (truth / 4, "0.1 points to each side, not from end to end: use half the interval's width."),
-        (truth / 1e4, "0.1 points are 0.001, not 0.1: accuracy and half-width must have the same unit."),
-    ]
-    for mistake, why in mistakes:
-        if _near(value, mistake):
-            return Verdict(False, why)
-    return Verdict(
-        False, "Set z √(p (1 - p) / N) equal to 0.001, with z = 1.96 and p = 0.995, and solve for N."
-    )
+        truth / 4: "0.1 points to each side, not from end to end: use half the interval's width.",
+        truth / 1e4: "0.1 points are 0.001, not 0.1: accuracy and half-width must have the same unit.",
+    }  # fmt: skip
+    advice = "Set z √(p (1 - p) / N) equal to 0.001, with z = 1.96 and p = 0.995, and solve for N."
+    return check_number(answer, {truth: praise}, mistakes, advice, relative=0.015)
 
 
 def area(answer: object) -> Verdict:
@@ -79,8 +58,6 @@ def area(answer: object) -> Verdict:
     inside = torch.tensor([0.9, 0.7, 0.7, 0.4, 0.2], dtype=torch.float64)
     outside = torch.tensor([0.1, 0.7, 0.3, 0.4, 0.2, 0.2, 0.8], dtype=torch.float64)
     result = call_answer(answer, inside, outside)
-    if isinstance(result, Verdict):
-        return result
     won, tied = inside[:, None] > outside, inside[:, None] == outside  # [n, m]
     half = won.double() + 0.5 * tied.double()
     mistakes = {
@@ -115,8 +92,6 @@ def precision(answer: object) -> Verdict:
         [[0.99, 0.95, 0.8], [0.01, 0.02, 0.3], [0.1, 0.001, 0.3]], dtype=torch.float64
     )
     result = call_answer(answer, tpr, fpr, prevalence)
-    if isinstance(result, Verdict):
-        return result
     hits, false = tpr * prevalence, fpr * (1 - prevalence)
     mistakes = {
         "That is right if both groups are equally large. Weight each rate by its group's share.": tpr / (tpr + fpr),
@@ -149,8 +124,6 @@ def mcnemar_test(answer: object) -> Verdict:
     """
     b, c = torch.tensor(4), torch.tensor(12)
     result = call_answer(answer, b, c)
-    if isinstance(result, Verdict):
-        return result
     least, n = 4, 16
     chances = torch.tensor([comb(n, k) / 2**n for k in range(n + 1)], dtype=torch.float64)
     tail = chances[: least + 1].sum()
@@ -181,7 +154,3 @@ def _symmetric(answer: object) -> bool:
     return (
         isinstance(one, Tensor) and isinstance(other, Tensor) and torch.allclose(one.double(), other.double())
     )
-
-
-def _near(value: float, truth: float) -> bool:
-    return abs(value - truth) <= 0.015 * truth

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from capsnb.checks import Verdict, call_answer, check_function, compare_tensors, to_number
+from capsnb.checks import Verdict, call_answer, check_function, check_number, compare_tensors
 
 
 def loss_scale(answer: object) -> Verdict:
@@ -22,30 +22,21 @@ def loss_scale(answer: object) -> Verdict:
     >>> loss_scale(32)
     ✗ Not yet. 2^-25 lies halfway between zero and fp16's smallest number. The tie goes to the even one: zero.
     """
-    value = to_number(answer)
-    if isinstance(value, Verdict):
-        return value
-    known_answers = {
-        2.0**6: (True, "2^-24 is the smallest number above zero that fp16 has, with one significant bit."),
-        2.0**5: (
-            False,
-            "2^-25 lies halfway between zero and fp16's smallest number. The tie goes to the even one: zero.",
-        ),
-        2.0**16: (
-            False,
-            "That makes it 2^-14, fp16's smallest normal number. Smaller ones have fewer bits.",
-        ),
-        2.0**30: (False, "That makes it 1. It need not be as large as that."),
-        6.0: (False, "That is the exponent. The question is about the factor itself."),
+    praise = "2^-24 is the smallest number above zero that fp16 has, with one significant bit."
+    mistakes = {
+        2.0
+        ** 5: "2^-25 lies halfway between zero and fp16's smallest number. The tie goes to the even one: zero.",
+        2.0**16: "That makes it 2^-14, fp16's smallest normal number. Smaller ones have fewer bits.",
+        2.0**30: "That makes it 1. It need not be as large as that.",
+        6.0: "That is the exponent. The question is about the factor itself.",
     }
-    if value in known_answers:
-        return Verdict(*known_answers[value])
-    if value < 2.0**5:
-        return Verdict(
-            False,
-            "That is too small: fp16 would still make zero of it. Try torch.tensor(..., dtype=torch.half).",
-        )
-    return Verdict(False, "A smaller power of two is enough, or your number is not a power of two.")
+
+    def advice(value: float) -> str:
+        if value < 2.0**5:
+            return "That is too small: fp16 would still make zero of it. Try torch.tensor(..., dtype=torch.half)."
+        return "A smaller power of two is enough, or your number is not a power of two."
+
+    return check_number(answer, {2.0**6: praise}, mistakes, advice)
 
 
 def weights(answer: Callable[[Tensor], Tensor]) -> Verdict:
@@ -61,8 +52,7 @@ def weights(answer: Callable[[Tensor], Tensor]) -> Verdict:
     True
     """
     sizes = torch.tensor([20, 20, 10])
-    if isinstance(result := call_answer(answer, sizes), Verdict):
-        return result
+    result = call_answer(answer, sizes)
     expected = sizes.double() / sizes.sum()
     mistakes = {
         "Those are the shares if all batches were of one size. The images of the small one would count double.":

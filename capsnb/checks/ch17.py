@@ -24,8 +24,7 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     x = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
     y = 3 * x + random_tensor(4)
-    if isinstance(result := call_answer(answer, x, y), Verdict):
-        return result
+    result = call_answer(answer, x, y)
     centred = x - x.mean()
     expected = (centred * y).sum() / centred.square().sum()
     mistakes = {
@@ -40,9 +39,8 @@ def slope(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         "That is the correlation: it has no unit, and measures how straight the line is, not how steep.":
             torch.corrcoef(torch.stack([x, y]))[0, 1],
     }  # fmt: skip
-    return compare_tensors(
-        result, expected, mistakes, "Every measurement counts, and the line need not go through zero.", "[]"
-    )
+    praise = "Every measurement counts, and the line need not go through zero."
+    return compare_tensors(result, expected, mistakes, praise, "[]")
 
 
 def deepest(answer: Callable[[float, float, float], float]) -> Verdict:
@@ -69,13 +67,8 @@ def deepest(answer: Callable[[float, float, float], float]) -> Verdict:
             lambda memory, one, more: max(1 - (one - memory) // more, 0),
     }  # fmt: skip
     cases = [(1000.0, 400.0, 130.0), (850.0, 400.0, 150.0), (100.0, 400.0, 150.0)]
-    return check_function(
-        answer,
-        lambda memory, one, more: max(1 + (memory - one) // more, 0),
-        mistakes,
-        cases,
-        "Also where it fits exactly, and where nothing fits.",
-    )
+    praise = "Also where it fits exactly, and where nothing fits."
+    return check_function(answer, lambda m, one, more: max(1 + (m - one) // more, 0), mistakes, cases, praise)
 
 
 def win_rate(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -92,8 +85,7 @@ def win_rate(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """
     a = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.9], dtype=torch.float64)
     b = torch.tensor([0.8, 0.8, 0.75, 0.5, 0.5, 0.1], dtype=torch.float64)
-    if isinstance(result := call_answer(answer, a, b), Verdict):
-        return result
+    result = call_answer(answer, a, b)
     wins, ties = (a > b).double(), (a == b).double()
     mistakes = {
         "A pair that is equal is worth a half.": wins.mean(),
@@ -104,10 +96,5 @@ def win_rate(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         "That is a number of pairs. Divide by how many there are.": (wins + ties / 2).sum(),
         "That is the difference of the means. How often is the first one ahead? That is the question.": (a - b).mean(),
     }  # fmt: skip
-    return compare_tensors(
-        result,
-        (wins + ties / 2).mean(),
-        mistakes,
-        "The comparison is paired, so the effect of a seed on both networks cancels.",
-        "[]",
-    )
+    praise = "The comparison is paired, so the effect of a seed on both networks cancels."
+    return compare_tensors(result, (wins + ties / 2).mean(), mistakes, praise, "[]")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
-from capsnb.cli.options import Model, complete_sizes, names, network_options, shape, with_options
+from capsnb.bench import MEASUREMENTS, peak_memory
+from capsnb.cli.options import (
+    Model,
+    complete_sizes,
+    names,
+    network_options,
+    number_options,
+    shape,
+    with_options,
+)
 from capsnb.files import check_writable
 from capsnb.models import build
 
@@ -35,8 +46,6 @@ def memory_of_a_step(
     measure: Annotated[bool, typer.Option("--measure", help="take a step on the CPU, and compare")] = False,
 ) -> None:
     """Predict the memory of a training step from shapes alone: whether it fits before it is tried."""
-    from capsnb.bench import peak_memory
-
     arguments = {"image_shape": shape(image), "classes": classes, **complete_sizes(model, sizes)}
     predicted = peak_memory.predict(lambda: build(model, **arguments), batch)
     typer.echo(predicted.table())
@@ -52,65 +61,40 @@ bench = typer.Typer(
 )
 
 
-@bench.command()
-def routing(
-    case: Cases = None,
-    only: Only = None,
-    batch: int = 128,
-    iterations: int = 3,
-    rounds: int = 20,
-    device: Device = None,
-    seed: int = 0,
-    out: Out = None,
-) -> None:
-    """Time the forward and backward pass of each routing backend, with its error and its saved tensors."""
-    _measure("routing", case, only, device, out, batch=batch, iterations=iterations, rounds=rounds, seed=seed)
+def _command(what: str) -> Callable[..., None]:
+    """The command of a measurement, whose options are the whole numbers that it takes."""
+
+    def command(
+        numbers: dict[str, Any], case: Cases = None, only: Only = None, device: Device = None, out: Out = None
+    ) -> None:
+        _measure(what, case, only, device, out, **numbers)
+
+    return with_options("numbers", number_options(MEASUREMENTS[what]), dict)(command)
+
+
+for what, help in {
+    "routing": "Time the forward and backward pass of each routing backend, with its error and its saved tensors.",
+    "memory": "Measure the memory of each routing backend.",
+    "step": "Time a training step of a whole network, relative to the same network without capsule layers.",
+    "gradients": "Compare the gradients of reversible stacks with autograd's.",
+}.items():
+    bench.command(what, help=help)(_command(what))
 
 
 @bench.command()
-def memory(
-    case: Cases = None,
-    only: Only = None,
-    batch: int = 128,
-    iterations: int = 3,
-    device: Device = None,
-    seed: int = 0,
-    out: Out = None,
-) -> None:
-    """Measure the memory of each routing backend."""
-    _measure("memory", case, only, device, out, batch=batch, iterations=iterations, seed=seed)
-
-
-@bench.command()
-def step(
-    case: Cases = None,
-    only: Only = None,
-    batch: int = 128,
-    rounds: int = 20,
-    device: Device = None,
-    seed: int = 0,
-    out: Out = None,
-) -> None:
-    """Time a training step of a whole network, relative to the same network without capsule layers."""
-    _measure("step", case, only, device, out, batch=batch, rounds=rounds, seed=seed)
-
-
-@bench.command()
+@with_options("numbers", number_options(MEASUREMENTS["depth"]), dict)
 def depth(
+    numbers: dict[str, Any],
     case: Cases = None,
     only: Only = None,
     blocks: Annotated[
         str | None, typer.Option(help="depths, separated by commas; by default 1 to 8, and 20")
     ] = None,
     image: Image = "1x28x28",
-    batch: int = 128,
-    rounds: int = 10,
     device: Device = None,
-    seed: int = 0,
     out: Out = None,
 ) -> None:
     """Measure the memory and time that each block of hidden capsules adds, in networks and in stacks alone."""
-    numbers: dict[str, Any] = {"batch": batch, "rounds": rounds, "seed": seed}
     if blocks is not None:
         if not all(number.strip().isdecimal() for number in blocks.split(",")):
             raise ValueError(f"blocks must be whole numbers separated by commas, got {blocks!r}")
@@ -121,30 +105,9 @@ def depth(
 
 
 @bench.command()
-def gradients(
-    case: Cases = None,
-    only: Only = None,
-    batch: int = 32,
-    device: Device = None,
-    seed: int = 0,
-    out: Out = None,
-) -> None:
-    """Compare the gradients of reversible stacks with autograd's."""
-    _measure("gradients", case, only, device, out, batch=batch, seed=seed)
-
-
-@bench.command()
-def scaling(
-    case: Cases = None,
-    only: Only = None,
-    count: Annotated[int, typer.Option(help="processes")] = 2,
-    batch: int = 128,
-    rounds: int = 20,
-    seed: int = 0,
-    out: Out = None,
-) -> None:
+@with_options("numbers", number_options(MEASUREMENTS["scaling"]), dict)
+def scaling(numbers: dict[str, Any], case: Cases = None, only: Only = None, out: Out = None) -> None:
     """Time training steps in several processes of one thread each, relative to one process."""
-    numbers: dict[str, Any] = {"count": count, "batch": batch, "rounds": rounds, "seed": seed}
     _measure("scaling", case, only, "cpu", out, **numbers)
 
 
@@ -157,10 +120,6 @@ def _measure(
     kind: str = "",
     **numbers: Any,
 ) -> None:
-    import torch
-
-    from capsnb import bench as measurements
-
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     where = "" if device == "cpu" else "-cuda"
@@ -168,7 +127,7 @@ def _measure(
     if path.is_dir():
         raise ValueError(f"out must be a file, got the folder {str(path)!r}")
     check_writable(path.parent)  # before there is a measurement to lose
-    result = measurements.MEASUREMENTS[what](
+    result = MEASUREMENTS[what](
         cases or [], only=names("only", only), device=device, progress=sys.stderr.isatty(), **numbers
     )
     typer.echo(result.table())

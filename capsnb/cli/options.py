@@ -17,7 +17,7 @@ import typer
 from capsnb.backbones import CapsuleHead
 from capsnb.data import DATASETS, NAMES
 from capsnb.models import NETWORKS, constructors
-from capsnb.values import finite_number, whole_numbers
+from capsnb.values import finite_number, one_of, whole_numbers
 
 DATA_SETS: dict[str, Any] = {"help": NAMES, "autocompletion": lambda: [*DATASETS]}
 DataName = Annotated[str, typer.Option(**DATA_SETS)]
@@ -32,7 +32,7 @@ Model = Annotated[str, typer.Option(help=", ".join(NETWORKS))]
 _NOT_OPTIONS = {"image_shape", "classes", "in_shape", "kernel_size", "stride"}
 
 
-def descriptions(documented: type) -> dict[str, str]:
+def descriptions(documented: type | Callable[..., Any]) -> dict[str, str]:
     """What a class's docstring says of each argument, under `Args:`.
 
     >>> from capsnb import TrainConfig
@@ -64,6 +64,13 @@ def field_options(dataclass: type) -> list[inspect.Parameter]:
         option(field.name, hints[field.name], field.default, helps.get(field.name, ""))
         for field in fields(dataclass)
     ]
+
+
+def number_options(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The whole numbers that a function takes as options, with its descriptions."""
+    hints, helps = get_type_hints(function), descriptions(function)
+    parameters = inspect.signature(function).parameters.items()
+    return [option(name, int, p.default, helps.get(name, "")) for name, p in parameters if hints[name] is int]
 
 
 def with_options(
@@ -162,17 +169,15 @@ def complete_sizes(network: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown network, or a size that it does not have; names the networks that have it.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"unknown model {network!r}; choose one of {', '.join(NETWORKS)}")
+    one_of("model", network, NETWORKS)
     own, given = sizes_of(network), {name: v for name, v in options.items() if v is not None}
     for name in given:
         if name not in own:
             others = ", ".join(other for other in NETWORKS if name in sizes_of(other))
             flag = name.replace("_", "-")
             raise ValueError(f"{network} has no {name}; leave --{flag} out, or give --model one of: {others}")
-    linear = (
-        given.get("head", "capsules") != "capsules"
-    )  # such a head takes none of a capsule head's arguments
+    # A linear head takes none of a capsule head's arguments.
+    linear = given.get("head", "capsules") != "capsules"
     defaults = {n: size.default for n, size in own.items() if not (linear and size.owner is CapsuleHead)}
     return defaults | given
 

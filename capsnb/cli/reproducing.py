@@ -77,7 +77,7 @@ def reproduce(
             folder,
             root=root,
             budget=math.inf if budget is None else seconds(budget),
-            workers=whole_number("workers", workers),
+            workers=workers,
             only=chosen,
         )
         if left:

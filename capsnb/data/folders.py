@@ -127,9 +127,8 @@ def _read_images(paths: list[Path]) -> Tensor:
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress_bar(label="reading images", total=len(paths), unit="") as progress,
     ):
-        warnings.filterwarnings(
-            "ignore", module=r"PIL\."
-        )  # a file is read or refused; between them is nothing
+        # A file is read or refused; between them is nothing.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         for decoded in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
             images += decoded
             progress.update(len(decoded))

@@ -90,21 +90,17 @@ def slopes(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
         ours = _figure(large, "network, each block", name, "peak")
         lines.append([f"{name}, memory a block / MB", f"{added:,}", _shown(ours, "B")])
     slope = paper["fig4_time_slope"]
-    ratio = momentum / residual if momentum and residual else None
-    worst = max((figure for figure in inference if figure), default=None)
-    percents = paper["inference_overhead_worst_percent"]
-    lines += [
-        [
-            "time a block, MoCapsNet over the other",
-            _shown(slope["MoCapsNet"] / slope["CapsNet"], "times"),
-            _shown(ratio, "times"),
-        ],
-        [
-            "inference, MoCapsNet over the other, worst",
-            _shown(1 + percents / 100, "times"),
-            _shown(worst, "times"),
-        ],
-    ]
+    ratios = {
+        "time a block, MoCapsNet over the other": (
+            slope["MoCapsNet"] / slope["CapsNet"],
+            momentum / residual if momentum and residual else None,
+        ),
+        "inference, MoCapsNet over the other, worst": (
+            1 + paper["inference_overhead_worst_percent"] / 100,
+            max((figure for figure in inference if figure), default=None),
+        ),
+    }
+    lines += [[name, *(_shown(ratio, "times") for ratio in pair)] for name, pair in ratios.items()]
     return markdown(lines)
 
 

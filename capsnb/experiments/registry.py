@@ -25,6 +25,7 @@ from capsnb.experiments.papers import ReportedAccuracy, percent
 from capsnb.experiments.run import Run, RunResult, execute
 from capsnb.progress import progress_bar
 from capsnb.tables import markdown
+from capsnb.values import one_of, whole_number
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     **studies.STUDIES,
@@ -202,8 +203,7 @@ def reproduce(
         ChildProcessError: a worker was killed.
         ExceptionGroup: some runs failed; each exception carries the run's name as a note.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be 1 or more, got {workers}")
+    workers = whole_number("workers", workers)
     files.check_writable(files.results() if folder is None else folder)
     chosen = [run for run in runs(study) if only(run)]
     missing = [run for run in chosen if not run.path(folder).exists()]
@@ -317,6 +317,5 @@ def overview(folder: str | os.PathLike[str] | None = None) -> str:
 
 
 def _runs_of(study: str) -> Iterator[Run]:
-    if study not in STUDIES:
-        raise ValueError(f"unknown study {study!r}; choose one of {', '.join(STUDIES)}")
+    one_of("study", study, STUDIES)
     return STUDIES[study]()

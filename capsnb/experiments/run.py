@@ -33,9 +33,8 @@ from capsnb.values import plain
 # What PyTorch says on a GPU, on a CPU, on Windows, and in C++.
 OUT_OF_MEMORY = re.compile("out of memory|allocate memory|not enough memory|bad_alloc")
 RECORD = "run.json"  # in a folder of `capsnb train`, beside the checkpoint
-MISTAKES = (
-    100  # a study keeps the most confident ones; thousands of a hard data set would be most of the file
-)
+# A study keeps the most confident ones; thousands of a hard data set would be most of the file.
+MISTAKES = 100
 
 
 @dataclass(frozen=True)
@@ -178,15 +177,8 @@ class RunResult:
             evaluation: from `evaluate`.
             label: what the network is called; None for the name of its class.
         """
-        run = Run(
-            "",
-            label or history.model,
-            history.model,
-            {},
-            history.config,
-            history.data,
-            asdict(data.preprocess),
-        )
+        name, config = history.model, history.config
+        run = Run("", label or name, name, {}, config, history.data, asdict(data.preprocess))
         work = summary(model, data.image_shape).total_mult_adds
         outcome = {"history": history, "evaluation": evaluation, "seconds": history.seconds}
         return cls.now(run, data, **outcome, mult_adds=work)
@@ -256,7 +248,8 @@ class RunResult:
             raise FileNotFoundError(
                 f"{path} does not exist: name a folder that `capsnb train` wrote, or a file of `capsnb reproduce`"
             )
-        try:
+        again = "train again, into an empty folder" if path.name == RECORD else "delete it, and run it again"
+        with files.reading(path, "the record of a run", again):
             raw = files.from_json(path.read_bytes(), path)
             if "run" not in raw and "config" in raw:
                 raise ValueError("capsnb 0.1 wrote it, and kept a run in several files")
@@ -268,13 +261,6 @@ class RunResult:
                 raw["evaluation"] = Evaluation.from_dict(raw["evaluation"])
             raw["classes"] = tuple(raw.get("classes", ()))
             result = cls(**raw, source=source)
-        except files.NewerFormatError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            again = (
-                "train again, into an empty folder" if path.name == RECORD else "delete it, and run it again"
-            )
-            raise ValueError(f"{path} is not the record of a run ({error}): {again}") from error
         if run is not None and (changed := result.run.difference(run)):
             name, then, now = changed
             raise ValueError(

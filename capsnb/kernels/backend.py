@@ -1,9 +1,7 @@
 """What a backend of routing by agreement does: one forward pass and one backward pass, without stored votes.
 
 A backend is a subclass of `RoutingBackend` with `forward` and `backward`, and a name in `capsnb.kernels.dispatch`
-("eager" is the definition itself, and "auto" a choice). One that works through the input capsules tile by tile needs
-less: `TiledBackend` has the iterations, and asks for one pass over the tiles in each direction. Taught in chapter 5,
-*Routing without votes*.
+("eager" is the definition itself, and "auto" a choice). Taught in chapter 5, *Routing without votes*.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from capsnb.functional import squash, squash_gradient
 from capsnb.values import whole_number
 
 
@@ -43,6 +40,7 @@ class RoutingBackend(ABC):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         self.u, self.weight = u, weight
+        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
 
     @abstractmethod
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
@@ -66,33 +64,6 @@ class RoutingBackend(ABC):
         """
 
 
-class TiledBackend(RoutingBackend):
-    """The iterations around a pass over tiles of input capsules."""
-
-    @abstractmethod
-    def weighted_sum(self, V: Tensor, *, keep_couplings: bool) -> tuple[Tensor, Tensor | None]:
-        """s_j = sum over i of c_ij W_ij u_i, with the couplings c of V; s and V are `[B, J, E]`. Also c, if kept."""
-
-    @abstractmethod
-    def weighted_sum_gradients(
-        self, V: Tensor, couplings: Tensor | None, ds: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of u and W for the gradient ds of s, `[B, J, E]`, with the kept couplings or those that V gives."""
-
-    def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
-        """See `RoutingBackend.forward`."""
-        s = uniform_sum(self.u, self.weight)
-        V, couplings = torch.zeros_like(s), None
-        for r in range(2, iterations + 1):
-            V = V + squash(s)
-            s, couplings = self.weighted_sum(V, keep_couplings=keep_couplings and r == iterations)
-        return squash(s), Saved(s, V, couplings)
-
-    def backward(self, saved: Saved, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """See `RoutingBackend.backward`."""
-        return self.weighted_sum_gradients(saved.V, saved.couplings, squash_gradient(saved.s, dv))
-
-
 def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     r"""The first iteration, whose couplings are all 1/J: :math:`s_j = \frac1J \sum_i W_{ij} u_i`, one matrix product.
 
@@ -105,10 +76,24 @@ def uniform_sum(u: Tensor, weight: Tensor) -> Tensor:
     return (s / J).unflatten(1, (J, E))
 
 
+def votes_of(u: Tensor, weight: Tensor) -> Tensor:
+    """All votes W u, `[B, I, J, E]`."""
+    return torch.einsum("ijed,bid->bije", weight, u)
+
+
+def to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The dtype of the result, the wider one of u and W, and all tensors in at least float32; u and W come first."""
+    output_dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
+    compute_dtype = torch.promote_types(output_dtype, torch.float32)
+    return output_dtype, [x.to(compute_dtype) for x in tensors]
+
+
 def check_layer(u: Tensor, weight: Tensor, iterations: int) -> int:
     """Return the number of iterations; a `ValueError` where capsules and weights do not fit."""
-    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[::3]:
-        raise ValueError(
-            f"capsules [B, I, D] and weights [I, J, E, D] are expected, got {tuple(u.shape)} and {tuple(weight.shape)}"
-        )
+    if weight.ndim != 4:
+        raise ValueError(f"weights of shape [I, J, E, D] are expected, got {tuple(weight.shape)}")
+    I, _, _, D = weight.shape
+    if u.ndim != 3 or u.shape[1:] != (I, D):
+        found = f"{tuple(u.shape)} and {tuple(weight.shape)} as weights [I, J, E, D]"
+        raise ValueError(f"capsules of shape [B, I, D] = [B, {I}, {D}] are expected, got {found}")
     return whole_number("iterations", iterations)

@@ -23,9 +23,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from capsnb.functional import needs_definition, squash
 from capsnb.kernels import measured, native
-from capsnb.kernels.backend import RoutingBackend, Saved, check_layer, uniform_sum
+from capsnb.kernels.backend import RoutingBackend, Saved, check_layer, to_compute_dtype, uniform_sum, votes_of
 from capsnb.kernels.fused import Fused
 from capsnb.routing import routing_by_agreement
+from capsnb.values import one_of
 
 Backend = Literal["eager", "fused", "native", "triton", "auto"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -77,22 +78,18 @@ def route(
     True
     """
     iterations = check_layer(u, weight, iterations)
-    for name, value, known in (("backend", backend, BACKENDS), ("save", save, SAVES)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+    one_of("backend", backend, BACKENDS)
+    one_of("save", save, SAVES)
     if not detach and backend not in ("eager", "auto"):
         raise ValueError(f"detach=False needs backend='eager' or 'auto', got {backend!r}")
-    output_dtype = torch.promote_types(u.dtype, weight.dtype)
-    compute_dtype = torch.promote_types(output_dtype, torch.float32)
-    u, weight = u.to(compute_dtype), weight.to(compute_dtype)
+    output_dtype, (u, weight) = to_compute_dtype(u, weight)
     eager = backend == "eager" or not detach or needs_definition()
     eager = eager or (backend == "auto" and _is_small(u, weight))
     if eager or iterations == 1:
         with torch.autocast(u.device.type, enabled=False):
             if not eager:
                 return squash(uniform_sum(u, weight)).to(output_dtype)
-            votes = torch.einsum("ijed,bid->bije", weight, u)
-            return routing_by_agreement(votes, iterations, detach=detach).to(output_dtype)
+            return routing_by_agreement(votes_of(u, weight), iterations, detach=detach).to(output_dtype)
     # The operator below has a fake kernel. The function has none: the layout of its couplings depends on the backend.
     if save == "couplings" and u.numel() and not (torch.compiler.is_compiling() or is_fake(u)):
         return _RouteKeepingCouplings.apply(u, weight, iterations, backend).to(output_dtype)
@@ -143,13 +140,13 @@ def choose_backend(u: Tensor, weight: Tensor, backend: str) -> RoutingBackend:
         return Triton(u, weight)
     if backend == "fused":
         return Fused(u, weight)
+    if backend not in ("native", "auto"):
+        raise NotImplementedError(f"backend {backend!r} is in `BACKENDS`, but not here")
     reason = native.unavailable(u.device, weight.shape, u.dtype)
     if reason is None:
         return native.Native(u, weight)
     if backend == "native":
         raise RuntimeError(reason)
-    if backend != "auto":
-        raise NotImplementedError(f"backend {backend!r} is in `BACKENDS`, but not here")
     return Fused(u, weight)
 
 

@@ -39,13 +39,11 @@ class Native(RoutingBackend):
 
     def __init__(self, u: Tensor, weight: Tensor) -> None:
         super().__init__(u, weight.contiguous())
-        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.lanes = lanes(u.dtype)
         self.blocks = -(-self.B // self.lanes)
         self.slice = max(SHORTEST, -(-self.I // SLICES))
-        self.library = cast(
-            ctypes.CDLL, library(self.J, self.E, self.D, u.dtype)
-        )  # `unavailable` was asked before
+        # `unavailable` was asked before.
+        self.library = cast(ctypes.CDLL, library(self.J, self.E, self.D, u.dtype))
         self.u_lanes = self._to_lanes(u)  # [blocks, I, D, lanes]
 
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:
@@ -55,7 +53,7 @@ class Native(RoutingBackend):
         couplings = s.new_empty(self.I, self.blocks, self.J, self.lanes) if keep_couplings else None
         tensors = self.weight, self.u_lanes, V, s, v, partial, couplings
         sizes = self.I, self.blocks, self.slice, torch.get_num_threads(), iterations
-        self._run(self.library.forward, *tensors, *sizes)
+        self.library.forward(*map(_c_argument, (*tensors, *sizes)))
         if not keep_couplings:
             s, V = self._from_lanes(s), self._from_lanes(V)
         return self._from_lanes(v), Saved(s, V, couplings)
@@ -67,7 +65,8 @@ class Native(RoutingBackend):
             s, V = self._to_lanes(s), self._to_lanes(V)
         ds, du, dW = torch.empty_like(s), torch.empty_like(self.u_lanes), torch.empty_like(self.weight)
         tensors = self.weight, self.u_lanes, V, s, self._to_lanes(dv), couplings, ds, du, dW
-        self._run(self.library.backward, *tensors, self.I, self.blocks, torch.get_num_threads())
+        sizes = self.I, self.blocks, torch.get_num_threads()
+        self.library.backward(*map(_c_argument, (*tensors, *sizes)))
         return self._from_lanes(du), dW
 
     def _to_lanes(self, x: Tensor) -> Tensor:
@@ -78,16 +77,10 @@ class Native(RoutingBackend):
     def _from_lanes(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2).flatten(0, 1)[: self.B].contiguous()
 
-    def _run(self, function: ctypes._NamedFuncPointer, *arguments: Tensor | int | None) -> None:
-        """Call a function of the library: tensors become pointers, None a null pointer, integers longs."""
-        function(
-            *(
-                ctypes.c_long(x)
-                if isinstance(x, int)
-                else ctypes.c_void_p(None if x is None else x.data_ptr())
-                for x in arguments
-            )
-        )
+
+def _c_argument(x: Tensor | int | None) -> ctypes.c_long | ctypes.c_void_p:
+    """A number, or the address of a tensor; that of no tensor is null."""
+    return ctypes.c_long(x) if isinstance(x, int) else ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
 def unavailable(device: torch.device, shape: torch.Size, dtype: torch.dtype) -> str | None:

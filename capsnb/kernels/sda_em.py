@@ -10,32 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from capsnb import routing
 from capsnb.functional import added, needs_definition, squash
-from capsnb.kernels.backend import check_layer
+from capsnb.kernels.backend import check_layer, to_compute_dtype, votes_of
 from capsnb.kernels.fused import TILE_BYTES
-from capsnb.routing import (
-    FLOOR,
-    INVERSE_TEMPERATURE,
-    activation_logit,
-    assignments,
-    clip_votes,
-    distance_scale,
-    distances,
-    em_routing,
-    floored_variance,
-    scaled_distance_routing,
-)
 from capsnb.values import finite_number
 
 TILED_BACKENDS = ("eager", "fused", "auto")
-MAX_STORED_TILES = (
-    8  # "auto" stores votes of so many tiles: recomputing them would take 1.5 to 2 times as long
-)
+# "auto" stores votes of so many tiles: recomputing them would take 1.5 to 2 times as long.
+MAX_STORED_TILES = 8
 
 
 def route_by_distance(
@@ -69,15 +58,15 @@ def route_by_distance(
     >>> u, W, bias = torch.randn(2, 6, 8), torch.randn(6, 3, 4, 8), torch.randn(3, 4)
     >>> votes = torch.einsum("ijed,bid->bije", W, u)
     >>> v = route_by_distance(u, W, bias, backend="fused")
-    >>> torch.allclose(v, scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
+    >>> torch.allclose(v, routing.scaled_distance_routing(votes, u, bias=bias), atol=1e-5)
     True
     """
     iterations = check_layer(u, weight, iterations)
     eager = _stores_votes(u, weight, backend)
-    output_dtype, (u, weight, bias) = _to_compute_dtype(u, weight, bias)
+    output_dtype, (u, weight, bias) = to_compute_dtype(u, weight, bias)
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            v = scaled_distance_routing(_votes(u, weight), u, iterations, bias=bias, detach=detach)
+            v = routing.scaled_distance_routing(votes_of(u, weight), u, iterations, bias=bias, detach=detach)
         else:
             v = _sda_in_tiles(u, weight, bias, iterations, detach)
     return v.to(output_dtype)
@@ -90,7 +79,7 @@ def route_by_em(
     beta_activation: Tensor,
     iterations: int = 3,
     *,
-    inverse_temperature: float = INVERSE_TEMPERATURE,
+    inverse_temperature: float = routing.INVERSE_TEMPERATURE,
     backend: str = "auto",
     detach: bool = False,
 ) -> Tensor:
@@ -127,24 +116,14 @@ def route_by_em(
     iterations = check_layer(u, weight, iterations)
     inverse_temperature = finite_number("inverse_temperature", inverse_temperature, above=0)
     eager = _stores_votes(u, weight, backend)
-    output_dtype, (u, weight, beta_use, beta_activation) = _to_compute_dtype(
-        u, weight, beta_use, beta_activation
-    )
+    output_dtype, (u, weight, *betas) = to_compute_dtype(u, weight, beta_use, beta_activation)
+    options: dict[str, Any] = {"inverse_temperature": inverse_temperature, "detach": detach}
+    options |= {"beta_use": betas[0], "beta_activation": betas[1]}
     with torch.autocast(u.device.type, enabled=False):
         if eager:
-            mean, a = em_routing(
-                _votes(u, weight),
-                _lengths(u),
-                iterations,
-                beta_use=beta_use,
-                beta_activation=beta_activation,
-                inverse_temperature=inverse_temperature,
-                detach=detach,
-            )
+            mean, a = routing.em_routing(votes_of(u, weight), _lengths(u), iterations, **options)
         else:
-            mean, a = _em_in_tiles(
-                u, weight, beta_use, beta_activation, iterations, inverse_temperature, detach
-            )
+            mean, a = _em_in_tiles(u, weight, iterations, **options)
         return (a[..., None] * mean / _lengths(mean)[..., None]).to(output_dtype)
 
 
@@ -183,29 +162,30 @@ def _sda_in_tiles(u: Tensor, weight: Tensor, bias: Tensor, iterations: int, deta
     for _ in range(iterations - 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
             v = squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
-            t = distance_scale(sum_over_tiles(_distance_sum, u, weight, v)[0] / (I * J), J)
+            t = routing.distance_scale(sum_over_tiles(_distance_sum, u, weight, v)[0] / (I * J), J)
     return squash(sum_over_tiles(weighted_sum, u, weight, v, t)[0] + bias)
 
 
 def _weighted_sum(detach: bool, u: Tensor, weight: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     """s, `[B, J, E]`, with the couplings that v and t give."""
-    votes = clip_votes(_votes(u, weight), u)
+    votes = routing.clip_votes(votes_of(u, weight), u)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        couplings = (t[:, None, None] * distances(votes, v)).softmax(-1)
+        couplings = (t[:, None, None] * routing.distances(votes, v)).softmax(-1)
     return (torch.einsum("bij,bije->bje", couplings, votes),)
 
 
 def _distance_sum(u: Tensor, weight: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     """The sum of all distances, `[B]`."""
-    return (distances(clip_votes(_votes(u, weight), u), v).sum((1, 2)),)
+    return (routing.distances(routing.clip_votes(votes_of(u, weight), u), v).sum((1, 2)),)
 
 
 def _em_in_tiles(
     u: Tensor,
     weight: Tensor,
+    iterations: int,
+    *,
     beta_use: Tensor,
     beta_activation: Tensor,
-    iterations: int,
     inverse_temperature: float,
     detach: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -214,56 +194,42 @@ def _em_in_tiles(
     for r in range(1, iterations + 1):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (r == iterations or not detach)):
             mass, sums = sum_over_tiles(partial(_moments, detach), u, weight, *gaussians)
-            mean = sums / (mass + added(FLOOR))[..., None]
+            mean = sums / (mass + added(routing.FLOOR))[..., None]
             # In a pass of its own: a mean of squares less the square of the mean would lose most of its digits.
-            variance = floored_variance(
-                sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0], mass
-            )
+            squares = sum_over_tiles(partial(_squares, detach), u, weight, mean, *gaussians)[0]
+            variance = routing.floored_variance(squares, mass)
             temperature = inverse_temperature * r / iterations
-            logit = activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
+            logit = routing.activation_logit(mass * J / I, variance, beta_use, beta_activation, temperature)
         gaussians = mean, variance, logit
     return mean, logit.sigmoid()
 
 
 def _moments(detach: bool, u: Tensor, weight: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """Sums over i of r_ij, `[B, J]`, and of r_ij times the votes, `[B, J, E]`."""
-    votes = _votes(u, weight)
+    votes = votes_of(u, weight)
     r = _weighted_assignments(detach, u, votes, *gaussians)
     return r.sum(1), torch.einsum("bij,bije->bje", r, votes)
 
 
 def _squares(detach: bool, u: Tensor, weight: Tensor, mean: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
     """The sum over i of r_ij times the squared distances from the mean, `[B, J, E]`."""
-    votes = _votes(u, weight)
+    votes = votes_of(u, weight)
     r = _weighted_assignments(detach, u, votes, *gaussians)
     return (torch.einsum("bij,bije->bje", r, (votes - mean[:, None]).square()),)
 
 
 def _weighted_assignments(detach: bool, u: Tensor, votes: Tensor, *gaussians: Tensor) -> Tensor:
     """r_ij, `[B, I, J]`: assignments to Gaussians, uniform in the first iteration, times lengths."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        R = (
-            assignments(votes, *gaussians)
-            if gaussians
-            else torch.full_like(votes[..., 0], 1 / votes.shape[2])
-        )
+    R = torch.full_like(votes[..., 0], 1 / votes.shape[2])
+    if gaussians:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            R = routing.assignments(votes, *gaussians)
     return R * _lengths(u)[..., None]
-
-
-def _votes(u: Tensor, weight: Tensor) -> Tensor:
-    return torch.einsum("ijed,bid->bije", weight, u)
 
 
 def _lengths(x: Tensor) -> Tensor:
     """Lengths along the last axis, with an epsilon inside the root: the gradient at 0 is finite."""
-    return (x.square().sum(-1) + added(FLOOR)).sqrt()
-
-
-def _to_compute_dtype(*tensors: Tensor) -> tuple[torch.dtype, list[Tensor]]:
-    """The dtype of the result, and the tensors in at least float32."""
-    output_dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
-    compute_dtype = torch.promote_types(output_dtype, torch.float32)
-    return output_dtype, [x.to(compute_dtype) for x in tensors]
+    return (x.square().sum(-1) + added(routing.FLOOR)).sqrt()
 
 
 def _stores_votes(u: Tensor, weight: Tensor, backend: str) -> bool:

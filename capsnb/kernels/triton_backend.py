@@ -33,17 +33,12 @@ TENSOR_ROWS = 16  # rows of the batch that tensor cores need
 NUMBERS_OF_WARP = 1024  # 32 a thread
 TILES = 64  # programs beside each other in the sum over input capsules, at most
 TILE = 4  # input capsules of one program at least
-FEW = (
-    8  # so many sums of programs are added by each program of the next iteration, more by a kernel of its own
-)
+# So many sums of programs are added by each program of the next iteration, more by a kernel of its own.
+FEW = 8
 EPSILON = tl.constexpr(_EPSILON)
 INTERPRETED = 227 * 1024  # bytes of shared memory where there is no GPU
-FAILURES = (
-    TritonError,
-    RuntimeError,
-    OSError,
-    CalledProcessError,
-)  # of Triton, its compiler, and those that it calls
+# Of Triton, its compiler, and those that it calls.
+FAILURES = (TritonError, RuntimeError, OSError, CalledProcessError)
 
 
 class Blocks(NamedTuple):
@@ -144,7 +139,6 @@ class Triton(RoutingBackend):
                 f"backend='triton' needs a GPU, and the capsules are on {u.device}; use 'auto'"
             )
         super().__init__(u, weight.contiguous())
-        self.B, (self.I, self.J, self.E, self.D) = len(u), weight.shape
         self.tiles, self.tile = tiling(self.I)
 
     def forward(self, iterations: int, *, keep_couplings: bool = False) -> tuple[Tensor, Saved]:

@@ -150,12 +150,7 @@ class ResNetCapsNet(BackboneNet):
         image_shape = whole_numbers("image_shape", image_shape, 3)
         backbone = ResNetBackbone(image_shape[0], channels, blocks)
         features = feature_shape(backbone, image_shape)
-        sizes: dict[str, Any] = {
-            "capsule_types": capsule_types,
-            "kernel_size": 9,
-            "stride": 8,
-            **head_options,
-        }
+        sizes = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 8} | head_options
         super().__init__(image_shape, backbone, make_head(head, features, classes, **sizes), decoder)
         # As in CapsNet. The feature maps of AlexCapsNet are too small to benefit (measured).
         for module in self.modules():
@@ -199,12 +194,7 @@ class TwoConvCapsNet(BackboneNet):
             nn.Conv2d(image_shape[0], channels, kernel_size=9), nn.ReLU(),
             nn.Conv2d(channels, channels, kernel_size=9), nn.ReLU(),
         )  # fmt: skip
-        sizes: dict[str, Any] = {
-            "capsule_types": capsule_types,
-            "kernel_size": 9,
-            "stride": 2,
-            **head_options,
-        }
+        sizes = {"capsule_types": capsule_types, "kernel_size": 9, "stride": 2} | head_options
         head = make_head("capsules", feature_shape(backbone, image_shape), classes, **sizes)
         super().__init__(image_shape, backbone, head, decoder)
         self.to(memory_format=torch.channels_last)

@@ -140,13 +140,8 @@ class CapsNet(nn.Module):
         if self.recompute and torch.is_grad_enabled() and not needs_definition():
             policy = partial(_keep_convolution, self.primary.conv.weight.shape)
             context = partial(create_selective_checkpoint_contexts, policy)
-            primary = checkpoint(
-                self._primary_capsules,
-                images,
-                use_reentrant=False,
-                preserve_rng_state=False,
-                context_fn=context,
-            )
+            options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            primary = checkpoint(self._primary_capsules, images, context_fn=context, **options)
         else:
             primary = self._primary_capsules(images)
         capsules = self.capsules(primary)  # [B, J, E]

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import html
 import io
-import json
 import re
 import sys
 import warnings
@@ -194,25 +193,17 @@ def to_html(fig: Figure) -> str:
     return in_page(to_svg(fig))
 
 
-def in_page(svg: str, live: Mapping[str, Any] | None = None) -> str:
-    """Return the HTML of a figure that a notebook holds.
+def in_page(svg: str) -> str:
+    """Return the HTML of a figure that a notebook holds, as `to_svg` wrote it.
 
-    Args:
-        svg: as `to_svg` wrote it.
-        live: a live figure's name and numbers, as its output holds them.
-
-    >>> in_page('<svg style="height:auto">', {"name": "squash", "given": {}})[:53]
-    '<div class="live" data-live="squash" data-given="{}">'
+    >>> in_page('<svg style="height:auto">')[:30]
+    '<figure class="capsnb-figure" '
     """
     ground, size = "color:inherit;background:transparent", r' width="(\d+)" height="\d+"'
     svg = _in_tags(svg, (INK, "currentColor")).replace(_GROUND, "", 1)
     if width := re.search(size, svg):
         svg = re.sub(size, "", svg, count=1).replace(' style="', f' style="width:{width[1]}px;{ground};', 1)
-    page = f'<figure class="capsnb-figure" style="margin:0.75rem 0;{ground}">{svg}</figure>'
-    if live is None:
-        return page
-    given = html.escape(json.dumps(live["given"], separators=(",", ":")))
-    return f'<div class="live" data-live="{live["name"]}" data-given="{given}">{page}</div>'
+    return f'<figure class="capsnb-figure" style="margin:0.75rem 0;{ground}">{svg}</figure>'
 
 
 def _own_identifiers(body: str, alt: str) -> str:

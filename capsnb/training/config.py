@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from capsnb.losses import Classification
-from capsnb.values import LARGEST_SEED, finite_number, plain_fields, whole_number
+from capsnb.values import LARGEST_SEED, finite_number, one_of, plain_fields, whole_number
 
 
 def _ranger21(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -113,8 +113,8 @@ class TrainConfig:
         whole_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(hint))}")
+            if get_origin(hint) is Literal:
+                one_of(name, value, get_args(hint))
 
     def learning_rate_at(self, t: float) -> float:
         """The learning rate after `t` epochs, 0 <= t <= epochs: a plain function, so a resumed run needs no state.

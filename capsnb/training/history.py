@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from capsnb.files import NewerFormatError, from_json, to_json, write_atomically
+from capsnb.files import from_json, reading, to_json, write_atomically
 from capsnb.training.config import TrainConfig
 
 
@@ -102,9 +102,5 @@ class History:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a saved history.
         """
-        try:
+        with reading(path, "a history that capsnb saved", "save it again"):
             return cls.from_dict(from_json(Path(path).read_bytes(), path))
-        except NewerFormatError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a history that capsnb saved ({error})") from error

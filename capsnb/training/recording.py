@@ -83,9 +83,8 @@ class CudaGraphs:
         gc.disable()  # to destroy an older graph during a recording is an error
         try:
             with (
-                torch.cuda.stream(
-                    torch.cuda.current_stream(self.device)
-                ),  # also after a recording that failed
+                # The current stream again, also after a recording that failed.
+                torch.cuda.stream(torch.cuda.current_stream(self.device)),
                 torch.cuda.graph(
                     graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
                 ),

@@ -1,5 +1,8 @@
 """What the build makes of a plain notebook (`book/_ext/capsnb_notebooks.py`), piece by piece."""
 
+import json
+from xml.etree import ElementTree
+
 import capsnb_notebooks as notebooks
 import pytest
 from capsnb_notebooks import boxed, cited, folded, in_the_page
@@ -69,7 +72,10 @@ def test_a_live_figure_gets_its_place(shown):
     _, outputs = shown
     outputs[0]["data"][LIVE] = {"name": "squash", "given": {"start": [1]}}
     (live,) = in_the_page(outputs)
-    assert live["data"]["text/html"].startswith('<div class="live" data-live="squash" data-given="{')
+    place = ElementTree.fromstring(live["data"]["text/html"])
+    assert (place.get("class"), place.get("data-live")) == ("live", "squash")
+    assert json.loads(place.get("data-given")) == {"start": [1]}
+    assert place[0].get("class") == "capsnb-figure"
 
 
 def test_authors_are_named_as_citations_name_them(tmp_path):
