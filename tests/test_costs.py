@@ -26,6 +26,17 @@ def test_table_4_is_what_was_measured():
                 assert int(cell.replace(",", "")) == round(found[case, name]["peak"] / 1e6)
 
 
+def test_of_a_gpu_table_4_shows_allocator_and_process(tmp_path):
+    measured = bench.committed("depth-3x32x32")
+    for line in measured.lines:
+        line["gpu_used"] = 1_234_000_000
+    measured.save(tmp_path / "bench-depth-3x32x32-cuda.json")
+    text = experiments.table4(tmp_path, "cuda")
+    assert "ResCapsNet, allocator" in text.splitlines()[0] and "MoCapsNet, process" in text.splitlines()[0]
+    first = next(line for line in cells(text) if line[:2] == ["CIFAR-10", "1"])
+    assert len(first) == 8 and first[4] == first[7] == "1,234"
+
+
 def test_slopes_are_the_papers_and_ours():
     lines = {line[0]: line[1:] for line in cells(experiments.slopes())}
     paper, ours = lines["time a block, MoCapsNet over the other"]

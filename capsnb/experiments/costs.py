@@ -49,9 +49,10 @@ def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
         device: whose measurement, "cpu" or "cuda".
 
     Returns:
-        A Markdown table, a line for each data set and depth.
+        A Markdown table, a line for each data set and depth; of a GPU also what the whole process has in use.
     """
-    lines = [["data", "blocks", *(f"{name}, {whose}" for name in COMPARED for whose in ("paper", "ours"))]]
+    ours = {"ours": "peak"} if device == "cpu" else {"allocator": "peak", "process": "gpu_used"}
+    lines = [["data", "blocks", *(f"{name}, {whose}" for name in COMPARED for whose in ("paper", *ours))]]
     reported = {
         (record["dataset"], record["model"]): record["memory_mb_by_blocks"]
         for record in paper_numbers()["table4"]
@@ -63,7 +64,10 @@ def table4(folder: str | os.PathLike[str] | None = None, device: str = "cpu") ->
             line = [DATA[data], str(blocks)]
             for name in COMPARED:
                 paper = reported[data, "(Res)CapsNet" if name == "ResCapsNet" else name][str(blocks)]
-                line += [f"{paper:,}", _shown(_figure(measured, case, name, "peak"), "B")]
+                line += [
+                    f"{paper:,}",
+                    *(_shown(_figure(measured, case, name, column), "B") for column in ours.values()),
+                ]
             lines.append(line)
     return markdown(lines)
 

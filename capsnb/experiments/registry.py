@@ -304,15 +304,17 @@ def _beside_paper(reported: list[StudyRow], forms: dict[str, list[StudyRow]]) ->
 
 
 def overview(folder: str | os.PathLike[str] | None = None) -> str:
-    """How much of every study and table has been run, as a Markdown table; of variants, those that were begun."""
-    lines = [["study", "what it asks", "runs", "finished"]]
+    """How much of every study and table has been run, and what a run took; of variants, those that were begun."""
+    lines = [["study", "what it asks", "runs", "finished", "minutes a run"]]
     for study, make in STUDIES.items():
         rows = study_rows(study, folder)
-        finished = sum(len(row.results) for row in rows)
+        seconds = [result.seconds for row in rows for result in row.results]
+        finished = len(seconds)
         if study.endswith(("-quick", "-trainable")) and not finished:
             continue
         question = (getattr(make, "func", make).__doc__ or "").partition("\n")[0]
-        lines.append([study, question, str(sum(len(row.runs) for row in rows)), str(finished)])
+        minutes = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
+        lines.append([study, question, str(sum(len(row.runs) for row in rows)), str(finished), minutes])
     return markdown(lines, left=2)
 
 
