@@ -11,7 +11,13 @@ assert problems == []
 assert "R = 1" in my_table and "R = 3" in my_table and "not run" not in my_table
 assert "damaged or edited" in message
 
-assert gaps and max(map(abs, gaps)) < 1  # "in quick form the two networks learn CIFAR-10 alike"
+assert {dataset: len(found) for dataset, found in gaps.items()} == {"CIFAR-10": 8, "CIFAR-100": 8}
+assert max(map(abs, gaps["CIFAR-10"])) < 0.25  # "within a quarter of a point"
+assert max(map(abs, gaps["CIFAR-100"])) < 1.5  # "within a point and a half"
 backbone = {row.label: row for row in study_rows("backbones")}
 one, several = (backbone[f"MNIST, AlexCapsNet, {how} epochs"] for how in ("one GPU, 10", "several GPUs, 20"))
 assert several.mean > one.mean - 0.003  # "this seed does not lose"
+
+assert 0.8 < traced / bench.slope(depths, mb["mnist", "(Res)CapsNet"]) < 0.9  # "eight to nine tenths"
+assert 0.8 < traced / bench.slope(depths, mb["cifar10", "(Res)CapsNet"]) < 0.9
+assert round(papers_more / more) == 3  # "three sets"
