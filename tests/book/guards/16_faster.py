@@ -18,3 +18,18 @@ final = {name: run["test_accuracy"][-1] for name, run in batch_sizes.items()}
 assert final["32 images"] > final["256 images"]
 
 assert len(recorded.tape) == 3 and w == 0.5  # a rate of zero that was in a tensor
+
+# what the text says of the paper's two setups
+single, several = columns
+assert int(several[3]) == 8 * int(single[3]) and single[5] == several[5] == "0.001"
+assert round(60_000 / 32) == int(single[4].replace(",", "")) and 7.9 < 1875 / int(several[4]) < 8
+backbones = {row.label: row for row in experiments.study_rows("backbones")}
+for row in backbones.values():
+    assert row.reported.accuracy < 0.98 or "one GPU" in row.label
+    assert all(result.hardware["gpu"] and "torchrun" not in result.command for result in row.results)
+assert 1.5 < ratio < 2
+assert len(backbones["MNIST, AlexCapsNet, several GPUs, 20 epochs"].results) == 1
+assert (
+    backbones["MNIST, AlexCapsNet, several GPUs, 20 epochs"].mean
+    > backbones["MNIST, AlexCapsNet, one GPU, 10 epochs"].mean
+)
