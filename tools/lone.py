@@ -3,7 +3,7 @@
 FOLDER gets a virtual environment with Jupyter's kernel and a PyTorch that was there before, and nothing of capsnb. Each
 chapter then runs alone in an empty folder. Its set-up cell installs capsnb as it stands there, from the address
 that it names; git answers for that address with the commit that is checked out here. Nothing that was there may change
-but by addition. What was found goes into results/lone.json.
+but by addition. What was found goes into results/lone.json; chapters that are named are added to the others there.
 """
 
 from __future__ import annotations
@@ -128,8 +128,12 @@ def main() -> None:
         "changed": changed,
         "chapters": found,
     }
-    if not arguments.numbers:
+    known = json.loads(RESULTS.read_text()) if arguments.numbers else result
+    if known["versions"] == result["versions"]:  # named chapters are added to those that were run before
+        result["chapters"] = dict(sorted((known["chapters"] | found).items()))
         write_atomically(RESULTS, json.dumps(result, indent=2) + "\n")
+    else:
+        print(f"not added to {RESULTS.name}, which is of {known['versions']}: run all chapters")
     sys.exit(bool(changed) or any(one["failure"] for one in found.values()))
 
 
