@@ -130,10 +130,15 @@ def trained(cell: Cell, root: str) -> dict[str, Any]:
     return {
         "cell": asdict(cell),
         "test_accuracy": history["test_accuracy"],
-        "loss": history["margin"],
-        "looks": asdict(seen),
-        "seconds": time.monotonic() - started,
+        "loss": rounded(history["margin"]),
+        "looks": {name: rounded(values) for name, values in asdict(seen).items()},
+        "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def rounded(values: list[float]) -> list[float]:
+    """Four digits of each."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 @cache
@@ -173,7 +178,7 @@ def main() -> None:
         },
         "hardware": hardware("cpu"),
         "versions": versions(),
-        "command": command(),
+        "command": ["python", "tools/waking.py", *command()[1:]],
         "revision": revision(),
     }
     pool = ProcessPoolExecutor(chosen.workers, get_context("spawn"))
