@@ -44,3 +44,20 @@ for reduction in ("sum", "mean"):  # "less than two points apart"
 for record in select(spread=None, classes=100):  # "above 5", and "at or above the 0.81 of silence"
     assert record["looks"]["margin"][0] > 5 and record["loss"][-1] > 0.8
 assert max(map(abs, apart)) < 2
+
+
+def look(entry):
+    return int(entry) // settings["every"]
+
+
+for classes in (10, 20):  # "agree to within one look, seed by seed": 64 = 8 ** 2
+    summed, mean = settled["ResCapsNet", classes, "sum"], settled["DoubledCapsNet", classes, "mean"]
+    assert all(abs(look(a) - look(b)) <= 1 for a, b in zip(summed, mean, strict=True))
+for classes in (10, 20):  # "MoCapsNet is ahead": every seed, with the sum
+    pair = [
+        [r["test_accuracy"][-1] for r in select(network=n, classes=classes, spread=None, reduction="sum")]
+        for n in ("ResCapsNet", "MoCapsNet")
+    ]
+    assert all(a < b for a, b in zip(*pair, strict=True))
+    nothing = select(network="DoubledCapsNet", classes=classes, spread=None, reduction="sum")
+    assert all(a < r["test_accuracy"][-1] for a, r in zip(pair[0], nothing, strict=True))
