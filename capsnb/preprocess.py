@@ -94,8 +94,7 @@ class Preprocess:
                 batch, so each image gets the same view on any number of ranks.
 
         Returns:
-            inputs: float32 [B, C, H', W'], mean 0 and variance 1 per image if `standardise`, in [-1, 1] if `signed`,
-                else in [0, 1].
+            inputs: float32 [B, C, H', W'], standardised per image, or in [-1, 1] if `signed`, or in [0, 1].
             targets: float32 [B, C, H', W'], the same view in [0, 1]: what a sigmoid decoder can reach.
 
         Raises:
