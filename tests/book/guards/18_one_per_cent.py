@@ -28,8 +28,8 @@ assert all(set(settled["ResCapsNet", classes, "mean"]) == {"–"} for classes in
 assert "–" not in settled["DoubledCapsNet", 100, "sum"] + settled["DoubledCapsNet", 20, "mean"]
 assert set(settled["DoubledCapsNet", 100, "mean"]) == {"–"}
 
-assert all(abs(measured_plateau[J] - plateau(J)[1]) < 0.01 for J in (10, 20))  # "to a hundredth"
-assert 0 < measured_plateau[100] - plateau(100)[1] < 0.02  # "a little higher"
+for J, losses in measured_plateau.items():  # "to a hundredth"
+    assert abs(statistics.median(losses) - plateau(J)[1]) < 0.01
 
 for reduction in ("sum", "mean"):  # "less than two points apart"
     for classes in (10, 20, 100):
