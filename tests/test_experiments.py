@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capsnb import TrainConfig, cli, fit, load_data, models
+from capsnb import Preprocess, TrainConfig, cli, fit, load_data, models
 from capsnb.experiments import (
     STUDIES,
     Run,
@@ -309,6 +309,17 @@ def test_numbers_of_blocks_that_no_paper_has_come_last(monkeypatch):
     ]
     monkeypatch.setitem(STUDIES, "deep", lambda: iter(deep))
     assert [run.sizes["blocks"] for run in runs("deep")] == [1, 10]
+
+
+def test_preprocessing_that_is_left_out_is_the_default():
+    """Also in a record that is older than a setting."""
+    config = TrainConfig()
+    full = dataclasses.asdict(Preprocess())
+    older = {name: value for name, value in full.items() if name != "signed"}
+    runs_alike = [Run("", "", "CapsNet", {}, config, preprocess=settings) for settings in (full, older, {})]
+    assert all(one.difference(other) is None for one in runs_alike for other in runs_alike)
+    rotated = Run("", "", "CapsNet", {}, config, preprocess={"rotate": 5.0})
+    assert runs_alike[2].difference(rotated) == ("preprocess.rotate", 0.0, 5.0)
 
 
 def test_a_run_follows_no_setting_of_the_caller_and_leaves_his_random_numbers(done, tmp_path):

@@ -227,7 +227,7 @@ def test_each_shape_has_a_recording_and_outputs_are_new_tensors():
 
 
 def test_old_checkpoints_go_on_where_settings_were_added(monkeypatch, data, tmp_path):
-    """A checkpoint from before there were graphs says nothing about them."""
+    """A checkpoint from before there were graphs says nothing about them, and likewise of other settings."""
     monkeypatch.setattr(loop.checkpoint, "save", stop_after(monkeypatch, 4))
     with pytest.raises(KeyboardInterrupt):
         trained(monkeypatch, None, data, run_dir=tmp_path)
@@ -235,6 +235,7 @@ def test_old_checkpoints_go_on_where_settings_were_added(monkeypatch, data, tmp_
     path = tmp_path / "checkpoint.pt"
     saved = torch.load(path, weights_only=True)
     del saved["run"]["config"]["deterministic"], saved["run"]["config"]["reduction"]
+    del saved["run"]["preprocess"]["signed"]
     torch.save(saved, path)
     records, _ = trained(monkeypatch, None, data, run_dir=tmp_path)
     assert len(records) == CONFIG.epochs

@@ -98,6 +98,8 @@ class Run:
     def difference(self, other: Run) -> tuple[str, Any, Any] | None:
         """The first setting that another run has not in common: its name, and both values; None if there is none."""
         ours, theirs = asdict(self), asdict(other)
+        for settings in (ours, theirs):
+            settings["preprocess"] = asdict(Preprocess()) | settings["preprocess"]
         for name in ("study", "label"):  # most telling if nothing else differs
             ours[name], theirs[name] = ours.pop(name), theirs.pop(name)
         return difference(ours, theirs)
