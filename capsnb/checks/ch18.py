@@ -9,62 +9,70 @@ from torch import Tensor
 from capsnb.checks import Verdict, call_answer, check_function, compare_tensors, random_tensor
 
 
-def plateau(answer: Callable[[int], float]) -> Verdict:
+def plateau(answer: Callable[[int, float, float, float], float]) -> Verdict:
     """Check the smallest margin loss of a network that gives all images and classes one length.
 
     Args:
-        answer: function of the number of classes that returns the loss, with lambda = 0.5.
+        answer: function of the number of classes, lambda and the two margins that returns the loss.
 
     Returns:
         The verdict.
 
-    >>> plateau(lambda classes: 0.64 * (k := 0.5 * (classes - 1)) / (1 + k)).right
+    >>> plateau(lambda J, weight, high, low: (high - low) ** 2 * (k := weight * (J - 1)) / (1 + k)).right
     True
     """
     mistakes = {
-        "All classes count there, also the right one: the others are J - 1.": lambda J: 0.64 * 0.5 * J / (1 + 0.5 * J),
-        "Lambda is missing: a wrong class counts half.": lambda J: 0.64 * (J - 1) / J,
-        "That is the length, not the loss.": lambda J: (0.9 + 0.05 * (J - 1)) / (1 + 0.5 * (J - 1)),
-        "The margins are 0.9 and 0.1: the difference is 0.8, and its square 0.64.":
-            lambda J: 0.5 * (J - 1) / (1 + 0.5 * (J - 1)),
-        "That is the loss of length zero, which is not the smallest.": lambda J: 0.81,
+        "All classes count there, also the right one: the others are J - 1.":
+            lambda J, weight, high, low: (high - low) ** 2 * weight * J / (1 + weight * J),
+        "Lambda is missing: it multiplies the part of the wrong classes.":
+            lambda J, weight, high, low: (high - low) ** 2 * (J - 1) / J,
+        "That is the length, not the loss.":
+            lambda J, weight, high, low: (high + low * weight * (J - 1)) / (1 + weight * (J - 1)),
+        "The margin loss squares distances: the difference of the margins enters squared.":
+            lambda J, weight, high, low: (high - low) * weight * (J - 1) / (1 + weight * (J - 1)),
+        "That holds for the margins 0.9 and 0.1. Here the margins are arguments.":
+            lambda J, weight, high, low: 0.64 * weight * (J - 1) / (1 + weight * (J - 1)),
+        "That is the loss of length zero, which is not the smallest.": lambda J, weight, high, low: high**2,
     }  # fmt: skip
     return check_function(
         answer,
-        lambda J: 0.64 * 0.5 * (J - 1) / (1 + 0.5 * (J - 1)),
+        lambda J, weight, high, low: (high - low) ** 2 * weight * (J - 1) / (1 + weight * (J - 1)),
         mistakes,
-        [(10,), (20,), (100,), (2,)],
-        "With ten classes 0.524, with a hundred 0.627: a training that stays there is blind.",
+        [(10, 0.5, 0.9, 0.1), (20, 1.0, 0.8, 0.1), (100, 0.25, 1.0, 0.0), (2, 0.5, 0.9, 0.3)],
+        "With many classes it approaches the loss of the constant answer `low`.",
     )
 
 
-def adam_step(answer: Callable[[float, float, float], float]) -> Verdict:
-    """Check Adam's step for a gradient that never changes.
+def sum_over_mean(answer: Callable[[float, int, float], float]) -> Verdict:
+    """Check by which factor Adam's step is longer if the losses of a batch are summed instead of averaged.
 
     Args:
-        answer: function of the gradient, the learning rate and epsilon that returns the change of the weight.
+        answer: function of the gradient of the mean, the number of images and epsilon that returns the factor.
 
     Returns:
         The verdict.
 
-    >>> adam_step(lambda g, rate, epsilon: -rate * g / (abs(g) + epsilon)).right
+    >>> sum_over_mean(lambda g, B, epsilon: B * (abs(g) + epsilon) / (B * abs(g) + epsilon)).right
     True
     """
     mistakes = {
-        "Epsilon is missing. It is what matters here.": lambda g, rate, epsilon: -rate * (1 if g > 0 else -1),
-        "A step goes against the gradient: the sign.": lambda g, rate, epsilon: rate * g / (abs(g) + epsilon),
-        "The root of the mean square is |g|: it has no sign.": lambda g, rate, epsilon: -rate * g / (g + epsilon),
-        "Epsilon is outside the root in Adam.": lambda g, rate, epsilon: -rate * g / (g**2 + epsilon) ** 0.5,
-        "That is gradient descent. Adam divides by |g| + epsilon.": lambda g, rate, epsilon: -rate * g,
-        "Only the size of the step is wrong: the learning rate.": lambda g, rate, epsilon: -g / (abs(g) + epsilon),
+        "That holds far below epsilon alone.": lambda g, B, epsilon: B,
+        "That holds far above epsilon alone.": lambda g, B, epsilon: 1,
+        "The fraction is upside down: this is the mean's step over the sum's.":
+            lambda g, B, epsilon: (B * abs(g) + epsilon) / (B * (abs(g) + epsilon)),
+        "The root of the mean square is |g|: it has no sign.":
+            lambda g, B, epsilon: B * (g + epsilon) / (B * g + epsilon),
+        "That is the sum's step in units of the learning rate. Divide by the mean's step.":
+            lambda g, B, epsilon: B * abs(g) / (B * abs(g) + epsilon),
+        "The numerators differ, too: the sum's gradient is B times as large.":
+            lambda g, B, epsilon: (abs(g) + epsilon) / (B * abs(g) + epsilon),
     }  # fmt: skip
-    cases = [(1e-3, 1e-3, 1e-8), (-2e-8, 1e-2, 1e-8), (1e-8, 1.0, 1e-6), (-3.0, 2.0, 1.0)]
     return check_function(
         answer,
-        lambda g, rate, epsilon: -rate * g / (abs(g) + epsilon),
+        lambda g, B, epsilon: B * (abs(g) + epsilon) / (B * abs(g) + epsilon),
         mistakes,
-        cases,
-        "Far above epsilon a step is the learning rate; far below, it is proportional to the gradient.",
+        [(1e-8, 128, 1e-8), (-3e-9, 64, 1e-8), (0.5, 2, 1.0), (-2.0, 10, 0.1)],
+        "It is 1 for gradients far above epsilon, and B for gradients far below it.",
     )
 
 
