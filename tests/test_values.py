@@ -343,7 +343,8 @@ NO_ENTRY = {
         "profiling.Timing.of", "training.history.Epoch", "training.history.History",
     ),
     "its callers have checked the numbers": (
-        "bench.depth.build_depth_network", "bench.depth.hidden_layers", "bench.depth.momentumnet",
+        "bench.depth.build_depth_network", "bench.depth.hidden_layers", "bench.depth.momentum_autograd",
+        "bench.depth.momentum_layers", "bench.depth.momentumnet",
         "bench.inversion_error.Textbook.forward", "bench.inversion_error.loop", "bench.inversion_error.textbook",
         "bench.measurement.whole_settings", "bench.peak_memory.what_fits", "files.to_json", "functional.added",
         "bench.routing_backends.checkpointed", "bench.routing_backends.compiled",
