@@ -7,7 +7,9 @@ Every step is one operation on the whole batch, on the device of the images; no 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -282,6 +284,15 @@ def _rotate_and_crop(
 
 def _to_unit_interval(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
+
+
+def all_settings(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `Preprocess`: those that are left out, or that an older record lacks, are its defaults.
+
+    >>> all_settings({"pad": 0})["pad"], all_settings({})["pad"]
+    (0, 2)
+    """
+    return asdict(Preprocess()) | dict(known)
 
 
 def _check_images(images: Tensor) -> None:

@@ -108,29 +108,40 @@ def with_trainable_initialisation(table: str) -> Iterator[Run]:
 def quick(table: str) -> Iterator[Run]:
     """The rows of a table in small: narrow networks, few images, eight epochs; minutes on two cores.
 
-    What a row is about stays as it is: depth, optimizer, routing, capsules, the size of the images. Learning rates keep
-    their ratio to the table's usual one. The initialisation is that of `with_trainable_initialisation`.
+    The initialisation is that of `with_trainable_initialisation`.
     """
     for run in with_trainable_initialisation(table):
-        small = recipes.QUICK.get(run.model)
-        data = {"data": "mnist5k"} if run.data == "mnist" else {"images": 4000}
-        if small is not None:
-            config = replace(small.config, seed=run.config.seed, accumulate=run.config.accumulate)
-            preprocess = small.preprocess_changes | {
-                name: pixels for name, pixels in run.preprocess.items() if name == "resize"
-            }
-        else:
-            usual = 1e-2 if table == "table5" else 1e-3
-            config = replace(
-                recipes.NARROW_QUICK,
-                seed=run.config.seed,
-                optimizer=run.config.optimizer,
-                batch_size=run.config.batch_size // 2,
-                learning_rate=recipes.NARROW_QUICK.learning_rate * run.config.learning_rate / usual,
-            )
-            preprocess = recipes.ROTATED
-        sizes = run.sizes | (recipes.NARROW if small is None else {})
-        yield replace(run, study=f"{table}-quick", config=config, sizes=sizes, preprocess=preprocess, **data)
+        yield in_small(run, f"{table}-quick", usual_rate=1e-2 if table == "table5" else 1e-3)
+
+
+def in_small(run: Run, study: str, usual_rate: float) -> Run:
+    """A run in small: a narrow network, few images, eight epochs.
+
+    What it is about stays as it is: depth, optimizer, routing, capsules, the size of the images.
+
+    Args:
+        run: at full size.
+        study: that the small run belongs to.
+        usual_rate: the learning rate of most runs of the study; others keep their ratio to it.
+    """
+    small = recipes.QUICK.get(run.model)
+    data = {"data": "mnist5k"} if run.data == "mnist" else {"images": 4000}
+    if small is not None:
+        config = replace(small.config, seed=run.config.seed, accumulate=run.config.accumulate)
+        preprocess = small.preprocess_changes | {
+            name: pixels for name, pixels in run.preprocess.items() if name == "resize"
+        }
+    else:
+        config = replace(
+            recipes.NARROW_QUICK,
+            seed=run.config.seed,
+            optimizer=run.config.optimizer,
+            batch_size=run.config.batch_size // 2,
+            learning_rate=recipes.NARROW_QUICK.learning_rate * run.config.learning_rate / usual_rate,
+        )
+        preprocess = recipes.ROTATED
+    sizes = run.sizes | (recipes.NARROW if small is None else {})
+    return replace(run, study=study, config=config, sizes=sizes, preprocess=preprocess, **data)
 
 
 def reported_accuracies(table: str) -> dict[str, ReportedAccuracy]:

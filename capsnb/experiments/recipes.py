@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from capsnb.preprocess import Preprocess
+from capsnb.preprocess import Preprocess, all_settings
 from capsnb.training import TrainConfig
 
 DATA = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -17,7 +17,7 @@ DATA = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CI
 NARROW: dict[str, Any] = {"channels": 32, "capsule_types": 4}
 ROTATED: dict[str, Any] = {"rotate": 10.0}  # degrees; 4,000 images are few
 NARROW_QUICK = TrainConfig(epochs=8, batch_size=64, learning_rate=4e-3, schedule="one_cycle")
-_DEFAULT = asdict(Preprocess())
+_DEFAULT = all_settings({})
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from capsnb.data import ImageData, Preprocess, load_data
 from capsnb.defaults import default_settings
 from capsnb.evaluation import Evaluation, evaluate
 from capsnb.experiments import published
+from capsnb.preprocess import all_settings
 from capsnb.profiling import command, free_memory, hardware, revision, summary, versions
 from capsnb.training import History, TrainConfig, checkpoint, fit
 from capsnb.training.checkpoint import difference
@@ -99,7 +100,7 @@ class Run:
         """The first setting that another run has not in common: its name, and both values; None if there is none."""
         ours, theirs = asdict(self), asdict(other)
         for settings in (ours, theirs):
-            settings["preprocess"] = asdict(Preprocess()) | settings["preprocess"]
+            settings["preprocess"] = all_settings(settings["preprocess"])
         for name in ("study", "label"):  # most telling if nothing else differs
             ours[name], theirs[name] = ours.pop(name), theirs.pop(name)
         return difference(ours, theirs)

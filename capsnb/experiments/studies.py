@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from capsnb.experiments import recipes
+from capsnb.experiments.papers import TRAINABLE_STD, in_small
 from capsnb.experiments.run import Run
 from capsnb.losses import Classification
 from capsnb.training import TrainConfig
 from capsnb.training.config import OptimizerName
+
+FORTY_LAYERS_RATE = 1e-4
 
 
 def _quick(
@@ -145,21 +147,22 @@ def one_per_cent() -> Iterator[Run]:
             yield Run(*what, replace(config, seed=seed), "cifar100", pixels)
 
 
-def forty_layers(study: str) -> Iterator[Run]:
+def forty_layers() -> Iterator[Run]:
     """Do twenty blocks train? The paper's 40 hidden layers, on CIFAR-10 instead of SVHN.
 
-    At full width with the learning rate of the published scripts, 1e-4; its quick form is that of the tables.
+    The learning rate is that of the published scripts, 1e-4.
     """
-    sizes: dict[str, Any] = {"blocks": 20, "weight_std": 0.3}
     for model in ("MoCapsNet", "ResCapsNet"):
         for seed in range(3):
-            if study.endswith("-quick"):
-                config = replace(recipes.NARROW_QUICK, seed=seed)
-                what = study, model, model, recipes.NARROW | sizes
-                yield Run(*what, config, "cifar10", recipes.ROTATED, images=4000)
-            else:
-                config = TrainConfig(epochs=60, learning_rate=1e-4, seed=seed)
-                yield Run(study, model, model, sizes, config, "cifar10")
+            config = TrainConfig(epochs=60, learning_rate=FORTY_LAYERS_RATE, seed=seed)
+            sizes: dict[str, Any] = {"blocks": 20, "weight_std": TRAINABLE_STD}
+            yield Run("forty-layers", model, model, sizes, config, "cifar10")
+
+
+def forty_layers_quick() -> Iterator[Run]:
+    """Do twenty blocks train? In small."""
+    for run in forty_layers():
+        yield in_small(run, "forty-layers-quick", FORTY_LAYERS_RATE)
 
 
 STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
@@ -171,5 +174,6 @@ STUDIES: dict[str, Callable[[], Iterator[Run]]] = {
     "laptop": laptop,
     "best": best,
     "one-per-cent": one_per_cent,
-    **{study: partial(forty_layers, study) for study in ("forty-layers", "forty-layers-quick")},
+    "forty-layers": forty_layers,
+    "forty-layers-quick": forty_layers_quick,
 }

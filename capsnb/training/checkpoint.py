@@ -17,7 +17,7 @@ from torch import nn
 
 from capsnb.data import ImageData
 from capsnb.files import FORMAT, NewerFormatError, check_format, write_atomically
-from capsnb.preprocess import Preprocess
+from capsnb.preprocess import all_settings
 from capsnb.training.config import TrainConfig
 from capsnb.training.history import Epoch, History
 
@@ -134,7 +134,7 @@ def check_run(path: Path, saved: dict[str, Any], run: dict[str, Any]) -> None:
     settings = asdict(TrainConfig()) | saved["run"]["config"]
     then = saved["run"] | {
         "config": {name: x for name, x in settings.items() if name not in SAME_NUMBERS},
-        "preprocess": asdict(Preprocess()) | saved["run"]["preprocess"],
+        "preprocess": all_settings(saved["run"]["preprocess"]),
     }
     if changed := difference(then, run):
         name, then, now = changed
