@@ -345,6 +345,7 @@ NO_ENTRY = {
     "its callers have checked the numbers": (
         "bench.depth.build_depth_network", "bench.depth.hidden_layers", "bench.depth.momentum_autograd",
         "bench.depth.momentum_layers", "bench.depth.momentumnet",
+        "experiments.papers.in_small",
         "bench.inversion_error.Textbook.forward", "bench.inversion_error.loop", "bench.inversion_error.textbook",
         "bench.measurement.whole_settings", "bench.peak_memory.what_fits", "files.to_json", "functional.added",
         "bench.routing_backends.checkpointed", "bench.routing_backends.compiled",
